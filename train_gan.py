@@ -272,9 +272,9 @@ def generate(generator, latents):
 
 def draw_grid(frame, title):
     """Lay the 64 images of a frame, uint8 [64, 28, 28], out in a titled grid. Returns a Figure."""
-    figure = Figure(figsize=(5.4, 5.8), dpi=110, layout="constrained")  # Needs no display.
+    figure = Figure(figsize=(5.4, 5.8), layout="constrained")  # Needs no display.
     axes = figure.add_subplot()
-    grid = frame.view(8, 8, 28, 28).transpose(1, 2).reshape(224, 224)
+    grid = frame.view(8, 8, 28, 28).transpose(1, 2).reshape(224, 224).numpy()
     axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
     axes.set_xticks(range(14, 224, 28), range(1, 9))
     axes.set_yticks(range(14, 224, 28), "ABCDEFGH")
@@ -284,7 +284,7 @@ def draw_grid(frame, title):
 
 def draw_curves(history, title):
     """Plot the table over the epochs, with the values that theory expects. Returns a Figure."""
-    figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     for axes, column, color, name, level, level_name in (
@@ -304,10 +304,10 @@ def draw_curves(history, title):
     return figure
 
 
-def png(figure):
+def png(figure, dpi=110):
     """The bytes of the PNG file that shows a Figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
@@ -331,7 +331,7 @@ def save_gif(gan, data_name):
     every = math.ceil(len(gan.frames) / 100)
     epochs = range(len(gan.frames), 0, -every)[::-1]  # Counted from the end: the last one is in.
     grids = [draw_grid(gan.frames[i - 1], f"GAN on {data_name}, after epoch {i}") for i in epochs]
-    pictures = [Image.open(io.BytesIO(png(grid))).convert("L") for grid in grids]
+    pictures = [Image.open(io.BytesIO(png(grid, dpi=72))).convert("L") for grid in grids]
     buffer = io.BytesIO()
     durations = [120] * (len(pictures) - 1) + [2000]  # Milliseconds.
     pictures[0].save(
@@ -478,13 +478,13 @@ def draw_digits(count, seed=0):
     for part in labels.split(2000):  # In parts, to need little memory.
         n = len(part)
         chosen = part + 10 * torch.randint(len(glyphs) // 10, (n,), generator=rng)
-        turn, shear = 0.12 * torch.randn(2, n, generator=rng)
+        turn, shear = 0.1 * torch.randn(2, n, generator=rng)
         wide, high = torch.rand(2, n, generator=rng)
         shift = centres[chosen] + 0.02 * torch.randn(n, 2, generator=rng)
-        matrix = torch.stack([0.75 + 0.4 * wide, 0.1 + shear - turn, shift[:, 0],
+        matrix = torch.stack([0.85 + 0.35 * wide, 0.1 + shear - turn, shift[:, 0],
                               turn, 1 + 0.25 * high, shift[:, 1]], 1).view(n, 2, 3)
         grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)  # [n, 28, 28, 2]
-        bends = 0.07 * torch.randn(n, 2, 4, 4, generator=rng)  # Smoothly uneven, as a hand is.
+        bends = 0.06 * torch.randn(n, 2, 4, 4, generator=rng)  # Smoothly uneven, as a hand is.
         bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
         ink = F.grid_sample(glyphs[chosen], grid + bends.permute(0, 2, 3, 1), align_corners=False)
         cut = 0.27 + 0.3 * torch.rand(n, 1, 1, 1, generator=rng)

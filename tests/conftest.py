@@ -1,0 +1,103 @@
+"""What all tests share: the scripts, made small, and a seeded GAN of each."""
+
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
+
+# Constants that make the networks of a script tiny.
+SMALL = {
+    "train_gan": {"GENERATOR_HIDDEN": (16,), "DISCRIMINATOR_HIDDEN": (16,), "LATENT_DIM": 8},
+}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "mnist: needs the real MNIST in data/")
+    config.addinivalue_line("markers", "gpu: needs a CUDA or MPS device")
+    config.addinivalue_line("filterwarnings", "error")
+    # One thread is as fast as several for networks this small, and does not disturb the machine.
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    missing = {}
+    if not (ROOT / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte").exists():
+        missing["mnist"] = "the real MNIST is not in data/"
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        missing["gpu"] = "there is no GPU"
+    for item in items:
+        for mark, reason in missing.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request):
+    """Each of the scripts, as an imported module."""
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture(params=[name for name in SCRIPTS if name != "compare_losses"])
+def gan_script(request):
+    """Each of the scripts that train one GAN."""
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def images():
+    """48 images [48, 1, 28, 28] from -1 to 1: four bright squares in different places, and noise."""
+    rng = torch.Generator().manual_seed(1)
+    images = torch.full((48, 1, 28, 28), -1.0)
+    for number in range(48):
+        row, column = 4 + 10 * (number % 2), 4 + 10 * (number // 2 % 2)
+        images[number, :, row : row + 10, column : column + 10] = 0.9
+    return (images + 0.2 * torch.rand(images.shape, generator=rng)).clamp(-1, 1)
+
+
+def dot_png(figure, dpi=110):
+    """Stands in for the scripts' png() where a test is about files: drawing takes most of the time."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def small(small_with_pictures, monkeypatch):
+    """The script as below, but with dots for pictures."""
+    monkeypatch.setattr(small_with_pictures, "png", dot_png)
+    return small_with_pictures
+
+
+@pytest.fixture
+def small_with_pictures(gan_script, images, tmp_path, monkeypatch):
+    """A script that trains in no time: tiny networks, 48 images, output in tmp_path/out."""
+    settings = {"EPOCHS": 3, "BATCH_SIZE": 20, "SAMPLE_EVERY": 2, "OUTPUT_DIR": str(tmp_path / "out")}
+    for name, value in {**settings, **SMALL.get(gan_script.__name__, {})}.items():
+        monkeypatch.setattr(gan_script, name, value)
+    labels = torch.arange(48) % 4
+    monkeypatch.setattr(gan_script, "load_images", lambda train=True: (images, labels, "squares"))
+    return gan_script
+
+
+@pytest.fixture
+def gan(gan_script):
+    """The script's GAN at its full size, with its optimizers, before the first step."""
+    return gan_script.build_gan(torch.device("cpu"))
+
+
+def weights(network):
+    """A copy of all weights and buffers of a network."""
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def same(first, second):
+    """Whether two results of weights() agree bit for bit."""
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)

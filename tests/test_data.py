@@ -1,0 +1,210 @@
+"""Reading MNIST, what happens where it is missing or damaged, and the drawn digits."""
+
+import importlib
+import socket
+import struct
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from conftest import ROOT, SCRIPTS
+
+FILES = {
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+
+
+def write_idx(path, shape):
+    """A file of MNIST's format and size: image n is filled with the byte n % 256, label n is n % 10."""
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    numbers = torch.arange(shape[0]) % (256 if len(shape) > 1 else 10)
+    repeats = 784 if len(shape) > 1 else 1
+    path.write_bytes(header + numbers.byte().repeat_interleave(repeats).numpy().tobytes())
+
+
+@pytest.fixture(scope="module")
+def lookalike(tmp_path_factory):
+    """A folder that holds four files of MNIST's size under the names of MNIST and FashionMNIST."""
+    folder = tmp_path_factory.mktemp("data")
+    for dataset in ("MNIST", "FashionMNIST"):
+        (folder / dataset / "raw").mkdir(parents=True)
+        for name, shape in FILES.items():
+            write_idx(folder / dataset / "raw" / name, shape)
+    return folder
+
+
+@pytest.fixture
+def raw(script, lookalike, tmp_path, monkeypatch):
+    """A folder of links to the files above, for a test that damages one, with no network."""
+    folder = tmp_path / "data" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).symlink_to(lookalike / "MNIST" / "raw" / name)
+    monkeypatch.setattr(script, "DATA_DIR", str(tmp_path / "data"))
+    cut_network(monkeypatch)
+    return folder
+
+
+def cut_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise urllib.error.URLError("no network in the tests")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.parametrize("dataset", ["MNIST", "FashionMNIST"])
+def test_files_on_disk_become_one_tensor_from_minus_one_to_one(
+    script, lookalike, dataset, monkeypatch
+):
+    monkeypatch.setattr(script, "DATA_DIR", str(lookalike))
+    monkeypatch.setattr(script, "DATASET", dataset)
+    cut_network(monkeypatch)
+    for train, count in ((True, 60_000), (False, 10_000)):
+        images, labels, name = script.load_images(train=train)
+        assert name == dataset
+        assert images.shape == (count, 1, 28, 28) and images.dtype == torch.float32
+        assert labels.shape == (count,) and labels.dtype == torch.int64
+        assert images[0].unique().tolist() == [-1] and images[255].unique().tolist() == [1]
+        assert images[51].unique().item() == pytest.approx(51 / 127.5 - 1)
+        assert labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("fault", ["cut short", "too long", "zeroed", "empty"])
+def test_a_damaged_file_is_named_and_never_replaced(script, raw, name, fault):
+    content = (raw / name).read_bytes()
+    (raw / name).unlink()
+    damaged = {
+        "cut short": content[:-1],
+        "too long": content + b"0",
+        "zeroed": bytes(len(content)),
+        "empty": b"",
+    }[fault]
+    (raw / name).write_bytes(damaged)
+    with pytest.raises(SystemExit, match=name) as stop:
+        script.load_images()
+    assert "damaged" in str(stop.value) and "\n" not in str(stop.value)
+    assert (raw / name).read_bytes() == damaged
+
+
+def test_missing_files_without_network_give_the_notice_and_drawn_digits(
+    script, raw, capsys, monkeypatch
+):
+    (raw / "train-labels-idx1-ubyte").unlink()
+    monkeypatch.setattr(script, "draw_digits", lambda count, seed: ([count, seed], None))
+    assert script.load_images() == ([60_000, 0], None, "drawn digits")
+    assert script.load_images(train=False) == ([10_000, 1], None, "drawn digits")
+    notice = capsys.readouterr().out
+    assert "MNIST CANNOT BE HAD" in notice and "DRAWN DIGITS" in notice and str(raw) in notice
+    assert all(name in notice for name in FILES)
+
+
+def test_a_missing_file_beside_a_damaged_one_is_still_an_error(script, raw):
+    (raw / "train-labels-idx1-ubyte").unlink()
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"half")
+    with pytest.raises(SystemExit, match="t10k-labels-idx1-ubyte is damaged"):
+        script.load_images()
+
+
+def test_missing_data_is_downloaded_once(script, tmp_path, lookalike, monkeypatch, capsys):
+    calls = []
+
+    class Dataset:
+        def __init__(self, root, train=True, download=False):
+            calls.append(download)
+            if download:
+                (tmp_path / "MNIST").symlink_to(lookalike / "MNIST")
+            self.data = torch.zeros(2, 28, 28, dtype=torch.uint8)
+            self.targets = torch.zeros(2, dtype=torch.int64)
+
+    monkeypatch.setattr(script, "DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", Dataset)
+    assert script.load_images()[2] == "MNIST"
+    assert script.load_images()[2] == "MNIST"
+    assert calls == [True, False, False], "a second run finds the files and does not download"
+    assert capsys.readouterr().out == ""
+
+
+def test_drawn_digits_need_no_file_and_no_network(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "DATASET", "drawn")
+    draw = script.draw_digits
+    monkeypatch.setattr(script, "draw_digits", lambda count, seed: draw(count // 1000, seed))
+    cut_network(monkeypatch)
+    images, labels, name = script.load_images()
+    assert images.shape == (60, 1, 28, 28) and labels.shape == (60,) and name == "drawn digits"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawn_digits_are_images_of_all_ten_digits_evenly(script):
+    images, labels = script.draw_digits(2100)
+    assert images.shape == (2100, 1, 28, 28) and images.dtype == torch.float32
+    assert labels.dtype == torch.int64 and torch.bincount(labels).tolist() == [210] * 10
+    assert not labels.equal(labels.sort().values), "shuffled"
+    assert images.min() == -1 and images.max() == 1
+    ink = (images + 1).mean((1, 2, 3)) / 2
+    assert 0.08 < ink.mean() < 0.2, f"{ink.mean():.3f} of the area is ink; MNIST has 0.13"
+    assert ink.min() > 0.005, "no image is empty"
+    border = torch.cat([images[:, :, 0].flatten(), images[:, :, -1].flatten()])
+    assert (border > 0).float().mean() < 0.01, "digits are not cut off"
+
+
+def test_drawn_digits_are_centred_by_their_mass(script):
+    images, _ = script.draw_digits(1000)
+    ink = (images.squeeze(1) + 1) / (images + 1).sum((1, 2, 3))[:, None, None]
+    places = torch.arange(28) - 13.5
+    for direction in (1, 2):
+        centre = (ink.sum(direction) * places).sum(1)
+        assert abs(centre.mean()) < 0.5 and centre.std() < 1.5, f"{centre.mean()}, {centre.std()}"
+
+
+def test_drawn_digits_are_the_same_for_the_same_seed_only(script):
+    first, again, other = (script.draw_digits(100, seed)[0] for seed in (5, 5, 6))
+    assert first.equal(again) and not first.equal(other)
+
+
+def test_drawn_digits_vary_within_a_digit_and_differ_between_digits(script):
+    images, labels = script.draw_digits(1000)
+    means = torch.stack([images[labels == digit].mean(0) for digit in range(10)])
+    for digit in range(10):
+        of_digit = images[labels == digit]
+        assert len(of_digit.unique(dim=0)) == 100
+    nearest = torch.cdist(images.flatten(1), means.flatten(1)).argmin(1)
+    right = (nearest == labels).float().mean().item()
+    assert right > 0.6, f"the nearest mean image names only {right:.2f} of the drawn digits"
+
+
+@pytest.mark.mnist
+def test_a_classifier_of_real_digits_reads_the_drawn_ones(monkeypatch):
+    script = importlib.import_module(SCRIPTS[0])  # Another test holds draw_digits equal in all.
+    monkeypatch.setattr(script, "DATA_DIR", str(ROOT / "data"))
+    images, labels, name = script.load_images()
+    assert name == "MNIST"
+    torch.manual_seed(0)
+    classifier = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(16, 32, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(32 * 25, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3)
+    for batch in torch.randperm(60_000).split(128):
+        optimizer.zero_grad()
+        F.cross_entropy(classifier(images[batch]), labels[batch]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        images, labels = script.draw_digits(5000)
+        right = (classifier(images).argmax(1) == labels).float()
+        tests, answers, _ = script.load_images(train=False)
+        on_mnist = (classifier(tests).argmax(1) == answers).float().mean().item()
+    assert on_mnist > 0.975, f"the classifier itself reads only {on_mnist:.3f} of MNIST's test images"
+    worst = min(right[labels == digit].mean().item() for digit in range(10))
+    assert right.mean() > 0.85, f"{right.mean():.3f} of the drawn digits are read right"
+    assert worst > 0.6, f"of one digit only {worst:.3f}"

@@ -1,0 +1,196 @@
+"""What DESIGN promises of each script: it stands alone, says what it does, and agrees with the others."""
+
+import ast
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, SCRIPTS, SMALL
+
+PACKAGES = {"torch", "torchvision", "matplotlib", "PIL", "numpy"}
+
+# Functions of one name whose text differs between scripts, with the reason. All others are equal.
+MEANT_TO_DIFFER = {
+    "Generator": "other networks",
+    "Discriminator": "other networks",
+    "check_constants": "other constants",
+    "main": "other work",
+}
+
+
+def source(script):
+    return (ROOT / f"{script.__name__}.py").read_text(encoding="utf-8")
+
+
+def definitions(name):
+    """The exact text of each function and class at the top level of a script, comments included."""
+    text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
+    return found
+
+
+def constants(script):
+    """The constants of a script in their order, each with the text of its line."""
+    lines = source(script).splitlines()
+    return {
+        node.targets[0].id: lines[node.lineno - 1]
+        for node in ast.parse(source(script)).body
+        if isinstance(node, ast.Assign) and node.targets[0].id.isupper()
+    }
+
+
+def test_sections_stand_in_order(script):
+    titles = re.findall(r"^# %% (\d+)\. (.+)$", source(script), re.M)
+    assert [int(number) for number, _ in titles] == list(range(1, len(titles) + 1))
+    words = [title.split(":")[0].lower() for _, title in titles if "judge" not in title.lower()]
+    assert words == [
+        "what and how", "imports", "constants", "data", "networks", "losses",
+        "one training step", "training", "plumbing", "main",
+    ]  # fmt: skip
+
+
+def test_every_constant_has_its_comment(script):
+    found = constants(script)
+    assert 10 <= len(found) <= 17, list(found)
+    for name, line in found.items():
+        assert re.search(r"  # .{20,}", line), f"{name} has no comment that says what it does"
+
+
+def test_no_constant_is_frozen(script):
+    tree = ast.parse(source(script))
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            used = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+            assert not {name for name in used if name.isupper() and name != "F"}, ast.unparse(node)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            names = {n.id for d in defaults for n in ast.walk(d) if isinstance(n, ast.Name)}
+            assert not names & set(constants(script)), f"{getattr(node, 'name', 'lambda')}: {names}"
+
+
+def test_every_function_is_used_and_every_public_one_explained(script):
+    text = source(script)
+    for name, definition in definitions(script.__name__).items():
+        assert len(re.findall(rf"\b{name}\b", text)) > 1, f"{name} is never used"
+        if name != "main":
+            assert ast.get_docstring(ast.parse(definition).body[0]), f"{name} has no docstring"
+
+
+def test_only_the_promised_packages_are_imported(script):
+    for node in ast.walk(ast.parse(source(script))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names = [node.module]
+        for name in names:
+            package = name.split(".")[0]
+            assert package in PACKAGES | set(sys.stdlib_module_names), name
+            assert package != "argparse"
+
+
+def test_inline_metadata_has_the_bounds_of_requirements_txt(script):
+    required = (ROOT / "requirements.txt").read_text().split()
+    block = re.search(r"# /// script\n(.*?)# ///\n", source(script), re.S).group(1)
+    assert re.findall(r'"([\w>=.]+)"', block.split("dependencies")[1]) == [
+        line for line in required if not line.startswith("pytest")
+    ]
+    assert 'requires-python = ">=3.10"' in block
+    assert source(script).startswith("# /// script\n")
+
+
+@pytest.mark.parametrize("first, second", list(itertools.combinations(SCRIPTS, 2)))
+def test_what_does_the_same_is_the_same_text(first, second):
+    one, two = definitions(first), definitions(second)
+    for name in sorted(one.keys() & two.keys() - MEANT_TO_DIFFER.keys()):
+        assert one[name] == two[name], f"{name} differs between {first}.py and {second}.py"
+    one, two = (constants(importlib.import_module(name)) for name in (first, second))
+    for name in ("DATASET", "DATA_DIR", "RESUME"):
+        assert one[name] == two[name]
+
+
+def test_shape_comments_tell_what_the_layers_return(gan_script):
+    """Each line of a network that ends in a shape comment is run with hooks on its layers."""
+    gan = gan_script.build_gan(torch.device("cpu"))
+    shapes = []
+    for network in (gan.generator, gan.discriminator):
+        for layer in network.modules():
+            if not list(layer.children()):
+                layer.register_forward_hook(lambda layer, args, out: shapes.append(tuple(out.shape)))
+    gan.discriminator(gan.generator(gan_script.sample_latents(3, gan.rng)))
+    text = "\n".join(definitions(gan_script.__name__)[n] for n in ("Generator", "Discriminator"))
+    claims = [
+        tuple(3 if part == "B" else int(part) for part in shape.split(", "))
+        for line in text.splitlines()
+        if '"""' not in line and "#" in line
+        for shape in re.findall(r"\[(B, [\d, ]+)\]", line.split("#")[1])
+    ]
+    assert len(claims) >= 5
+    for claim in claims:
+        assert claim in shapes, f"no layer returns {claim}; they return {sorted(set(shapes))}"
+
+
+SHRINK = """
+import sys
+sys.path.insert(0, ".")
+import NAME as script
+assert sys.stdout.tell() == 0, "importing printed something"
+import os
+assert os.listdir(".") == ["NAME.py"], "importing wrote something"
+draw = script.draw_digits
+script.draw_digits = lambda count, seed=0: draw(count // 100, seed)
+for name, value in SETTINGS.items():
+    setattr(script, name, value)
+script.main()
+"""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_alone_in_a_folder_it_runs_and_writes_only_its_output(name, tmp_path):
+    folder = tmp_path / "a Zoë"
+    folder.mkdir()
+    (folder / f"{name}.py").write_bytes((ROOT / f"{name}.py").read_bytes())
+    settings = {"DATASET": "drawn", "EPOCHS": 1, **SMALL.get(name, {})}
+    code = SHRINK.replace("NAME", name).replace("SETTINGS", repr(settings))
+    with open(tmp_path / "out.txt", "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-B", "-W", "error", "-c", code],
+            cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    printed = (tmp_path / "out.txt").read_text(encoding="utf-8")
+    assert "drawn digits" in printed and "\r" not in printed
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    outside = [path.name for path in written if path.parent != folder / "outputs" / name]
+    assert sorted(outside) == [f"{name}.py"]
+    promise = importlib.import_module(name).__doc__
+    for path in written:
+        if path.name not in outside:
+            assert re.sub(r"\d\d\d", "010", path.name) in promise, path.name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_pasted_into_a_notebook_cell_it_runs(name, tmp_path, monkeypatch, capsys):
+    text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    settings = {"DATASET": "drawn", "EPOCHS": 1, **SMALL.get(name, {})}
+    for constant, value in settings.items():
+        text, count = re.subn(rf"^{constant} = .*$", f"{constant} = {value!r}", text, flags=re.M)
+        assert count == 1, constant
+    text, count = re.subn(r"60_000 if train else 10_000", "600 if train else 100", text)
+    assert count == 1
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "<cell>", "exec"), {"__name__": "__main__"})
+    assert "drawn digits" in capsys.readouterr().out
+    assert (tmp_path / "outputs" / name).is_dir()

@@ -1,0 +1,249 @@
+"""What one step, one epoch and a short training do to the two networks, for each script with one GAN."""
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import same, weights
+
+
+def probability(logits):
+    return logits.detach().sigmoid().mean().item()
+
+
+def fakes(script, gan, count):
+    return gan.generator(script.sample_latents(count, gan.rng))
+
+
+@pytest.mark.parametrize("count", [2, 5, 128])
+def test_networks_keep_the_shapes_and_the_range_of_images(gan_script, gan, count):
+    images = fakes(gan_script, gan, count)
+    logits = gan.discriminator(images)
+    assert images.shape == (count, 1, 28, 28) and images.dtype == torch.float32
+    assert logits.shape == (count, 1) and logits.dtype == torch.float32
+    assert images.abs().max() <= 1
+
+
+def test_one_image_alone_can_be_drawn_and_judged(gan_script, gan):
+    gan.generator.eval(), gan.discriminator.eval()
+    assert gan.discriminator(fakes(gan_script, gan, 1)).shape == (1, 1)
+
+
+def test_images_stay_in_range_however_large_the_weights_are(gan_script, gan):
+    with torch.no_grad():
+        for weight in gan.generator.parameters():
+            weight.mul_(50)
+    images = fakes(gan_script, gan, 16)
+    assert images.min() == -1 and images.max() == 1, f"{images.min()} to {images.max()}"
+
+
+def test_discriminator_gives_logits_not_probabilities(gan_script, gan, images):
+    with torch.no_grad():
+        for weight in gan.discriminator.parameters():
+            weight.mul_(50)
+    logits = gan.discriminator(torch.cat([images, -images, 0 * images]))
+    assert logits.min() < -1 or logits.max() > 1
+
+
+def test_losses_have_the_values_worked_out_by_hand(gan_script):
+    zero = torch.zeros(4, 1)
+    assert gan_script.discriminator_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
+    assert gan_script.generator_loss(zero).item() == pytest.approx(math.log(2))
+    real, fake = torch.tensor([[2.0], [0.0]]), torch.tensor([[-1.0], [3.0]])
+    # -log D(x) = log(1 + e^-logit), -log(1 - D(G(z))) = log(1 + e^logit).
+    of_real = (math.log1p(math.exp(-2)) + math.log(2)) / 2
+    of_fake = (math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 2
+    assert gan_script.discriminator_loss(real, fake).item() == pytest.approx(of_real + of_fake)
+    for_g = (math.log1p(math.exp(1)) + math.log1p(math.exp(-3))) / 2
+    assert gan_script.generator_loss(fake).item() == pytest.approx(for_g)
+
+
+def test_losses_stay_finite_for_extreme_logits(gan_script):
+    extreme = torch.tensor([[200.0], [-200.0]])
+    assert gan_script.discriminator_loss(extreme, extreme).item() == pytest.approx(200)
+    assert gan_script.generator_loss(extreme).item() == pytest.approx(100)
+
+
+def test_latents_are_standard_normal_and_new_each_time(gan_script, monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    first, second = gan_script.sample_latents(2000, rng), gan_script.sample_latents(2000, rng)
+    assert first.shape == (2000, gan_script.LATENT_DIM)
+    assert not first.equal(second)
+    assert abs(first.mean().item()) < 0.01 and abs(first.std().item() - 1) < 0.01
+    monkeypatch.setattr(gan_script, "LATENT_DIM", 7)
+    assert gan_script.sample_latents(3, rng).shape == (3, 7)
+    assert gan_script.Generator().eval()(gan_script.sample_latents(3, rng)).shape == (3, 1, 28, 28)
+
+
+def test_discriminator_step_changes_the_discriminator_and_leaves_the_generator_alone(
+    gan_script, gan, images
+):
+    fake_images = fakes(gan_script, gan, len(images))
+    before_g, before_d = weights(gan.generator), weights(gan.discriminator)
+    gan_script.discriminator_step(gan.discriminator, gan.optimizer_d, images, fake_images)
+    assert same(before_g, weights(gan.generator))
+    assert all(weight.grad is None for weight in gan.generator.parameters())
+    changed = [not before_d[n].equal(w) for n, w in gan.discriminator.named_parameters()]
+    assert all(changed), changed
+
+
+def test_generator_step_changes_the_generator_and_leaves_the_discriminator_alone(gan_script, gan):
+    fake_images = fakes(gan_script, gan, 16)
+    before_g, before_d = weights(gan.generator), dict(gan.discriminator.named_parameters())
+    before_d = {name: weight.detach().clone() for name, weight in before_d.items()}
+    gan_script.generator_step(gan.generator, gan.discriminator, gan.optimizer_g, fake_images)
+    for name, weight in gan.discriminator.named_parameters():
+        assert before_d[name].equal(weight), name
+        assert weight.grad is None, name
+    changed = [not before_g[n].equal(w) for n, w in gan.generator.named_parameters()]
+    assert all(changed), changed
+
+
+def test_gradients_of_one_step_do_not_add_up_with_those_of_the_next(gan_script, gan, images):
+    for optimizer in (gan.optimizer_d, gan.optimizer_g):
+        optimizer.param_groups[0]["lr"] = 0.0
+    latents = gan_script.sample_latents(len(images), gan.rng)
+    seen = []
+    for _ in range(2):
+        fake_images = gan.generator(latents)
+        gan_script.discriminator_step(gan.discriminator, gan.optimizer_d, images, fake_images)
+        gan_script.generator_step(gan.generator, gan.discriminator, gan.optimizer_g, fake_images)
+        networks = (gan.discriminator, gan.generator)
+        seen.append([w.grad.clone() for network in networks for w in network.parameters()])
+    for first, second in zip(*seen):
+        torch.testing.assert_close(first, second)
+
+
+def test_30_discriminator_steps_tell_real_from_fake(gan_script, gan, images):
+    for _ in range(30):
+        fake_images = fakes(gan_script, gan, len(images))
+        step = gan_script.discriminator_step(
+            gan.discriminator, gan.optimizer_d, images, fake_images
+        )
+    loss, d_real, d_fake = (value.item() for value in step)
+    assert d_real - d_fake > 0.3, f"D(x) = {d_real:.3f}, D(G(z)) = {d_fake:.3f}"
+    assert loss < 2 * math.log(2), loss
+
+
+def test_30_generator_steps_make_the_discriminator_believe(gan_script, gan):
+    before = probability(gan.discriminator(fakes(gan_script, gan, 64)))
+    for _ in range(30):
+        fake_images = fakes(gan_script, gan, 64)
+        gan_script.generator_step(gan.generator, gan.discriminator, gan.optimizer_g, fake_images)
+    after = probability(gan.discriminator(fakes(gan_script, gan, 64)))
+    assert after > before + 0.01, f"D(G(z)) went from {before:.4f} to {after:.4f}"
+
+
+def test_train_step_returns_the_losses_and_probabilities_of_this_batch(gan_script, gan, images):
+    twin = copy.deepcopy({name: part for name, part in vars(gan).items() if name != "rng"})
+    rng = torch.Generator()
+    rng.set_state(gan.rng.get_state())
+    loss_d, loss_g, d_real, d_fake = gan_script.train_step(gan, images).tolist()
+    # The same worked out slowly: the scores before D's step, then the score after it.
+    generator, discriminator = twin["generator"], twin["discriminator"]
+    fake_images = generator(gan_script.sample_latents(len(images), rng)).detach()
+    real_logits, fake_logits = discriminator(images), discriminator(fake_images)
+    expected = gan_script.discriminator_loss(real_logits, fake_logits).item()
+    assert loss_d == pytest.approx(expected, rel=1e-4)
+    assert d_real == pytest.approx(probability(real_logits), rel=1e-4)
+    assert d_fake == pytest.approx(probability(fake_logits), rel=1e-4)
+    after = gan_script.generator_loss(gan.discriminator(fake_images)).item()
+    assert loss_g == pytest.approx(after, rel=1e-2)
+    before = gan_script.generator_loss(fake_logits).item()
+    assert abs(loss_g - after) < abs(loss_g - before), "G must learn from the D that has just learned"
+
+
+def test_optimizers_hold_their_own_network_and_the_constants(gan_script, monkeypatch):
+    monkeypatch.setattr(gan_script, "LEARNING_RATE", 0.003)
+    monkeypatch.setattr(gan_script, "BETA1", 0.25)
+    gan = gan_script.build_gan(torch.device("cpu"))
+    for optimizer, network in (
+        (gan.optimizer_g, gan.generator),
+        (gan.optimizer_d, gan.discriminator),
+    ):
+        (group,) = optimizer.param_groups
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert group["lr"] == 0.003 and group["betas"] == (0.25, 0.999)
+        assert [id(w) for w in group["params"]] == [id(w) for w in network.parameters()]
+
+
+def test_an_epoch_shows_every_image_once_in_a_new_order(gan_script, small, images, monkeypatch):
+    shown = []
+
+    def record(gan, batch):
+        shown.append(batch)
+        return torch.tensor([1.0, 2.0, 3.0, 4.0]) * len(shown)
+
+    monkeypatch.setattr(gan_script, "train_step", record)
+    gan = gan_script.build_gan(torch.device("cpu"))
+    means = gan_script.train_epoch(gan, images)
+    assert [len(batch) for batch in shown] == [20, 20, 8]
+    assert means == pytest.approx([2, 4, 6, 8]), "the mean of the three batches"
+    first = torch.cat(shown)
+    assert not first.equal(images), "not in the order of the file"
+    key = lambda batch: sorted(batch.flatten(1).sum(1).tolist())  # noqa: E731
+    assert key(first) == key(images)
+    shown.clear()
+    gan_script.train_epoch(gan, images)
+    assert not torch.cat(shown).equal(first), "each epoch has its own order"
+
+
+def test_a_run_is_the_same_for_the_same_seed_and_differs_for_another(small, images, monkeypatch):
+    def run(seed):
+        monkeypatch.setattr(small, "SEED", seed)
+        gan = small.build_gan(torch.device("cpu"))
+        small.train_epoch(gan, images)
+        return weights(gan.generator), weights(gan.discriminator)
+
+    first, again, other = run(3), run(3), run(4)
+    assert same(first[0], again[0]) and same(first[1], again[1])
+    assert not same(first[0], other[0]) and not same(first[1], other[1])
+
+
+def test_generator_learns_to_draw_the_one_picture_that_it_is_shown(gan_script, small, monkeypatch):
+    monkeypatch.setattr(gan_script, "LEARNING_RATE", 1e-3)
+    if gan_script.__name__ == "train_gan":
+        monkeypatch.setattr(gan_script, "GENERATOR_HIDDEN", (64,))
+        monkeypatch.setattr(gan_script, "DISCRIMINATOR_HIDDEN", (64,))
+    gan = gan_script.build_gan(torch.device("cpu"))
+    picture = torch.full((1, 1, 28, 28), -1.0)
+    picture[:, :, 8:20, 8:20] = 1
+
+    def distance():
+        with torch.no_grad():
+            return (fakes(gan_script, gan, 64) - picture).abs().mean().item()
+
+    before = distance()
+    for _ in range(400):
+        gan_script.train_step(gan, picture.expand(16, 1, 28, 28))
+    after = distance()
+    assert after < 0.6 * before, f"the distance went from {before:.3f} to {after:.3f}"
+
+
+def test_bfloat16_rounds_the_products_and_keeps_weights_and_results_in_float32(
+    gan_script, gan, images, monkeypatch
+):
+    latents = gan_script.sample_latents(16, gan.rng)
+    exact, exact_logits = gan.generator(latents), gan.discriminator(images)
+    monkeypatch.setattr(gan_script, "PRECISION", "bfloat16")
+    rounded, rounded_logits = gan.generator(latents), gan.discriminator(images)
+    assert rounded.dtype == rounded_logits.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.1
+    assert 0 < (rounded_logits - exact_logits).abs().max() < 0.2
+    gan_script.train_step(gan, images)
+    for network in (gan.generator, gan.discriminator):
+        assert all(weight.dtype == torch.float32 for weight in network.parameters())
+
+
+@pytest.mark.gpu
+def test_a_step_on_the_gpu_agrees_with_the_cpu(gan_script, images):
+    device = torch.device("cuda" if torch.cuda.is_available() else "mps")
+    gans = [gan_script.build_gan(place) for place in (torch.device("cpu"), device)]
+    assert same(weights(gans[0].generator), weights(gans[1].generator.cpu()))
+    gans[1].generator.to(device)
+    latents = gan_script.sample_latents(16, gans[0].rng)
+    on_cpu, on_gpu = (gan.generator(latents.to(gan.rng.device)).cpu() for gan in gans)
+    torch.testing.assert_close(on_cpu, on_gpu, atol=1e-2, rtol=1e-2)
+    row = gan_script.train_step(gans[1], images.to(device)).tolist()
+    assert all(math.isfinite(number) for number in row)
