@@ -22,11 +22,12 @@ It writes to outputs/train_gan/:
 A new run moves the files of an earlier one to outputs/train_gan/earlier_1/ (then 2, 3, ...).
 
 How to read the table, one row an epoch, each number a mean over the epoch:
-    loss D    1.39 (2 ln 2) if D can only guess. Falls as D learns, climbs as the digits get good.
-    loss G    0.69 (ln 2) if D can only guess. Moves against loss D. Neither is a measure of
-              quality: look at the pictures.
-    D(x)      how real D finds real images: 1 is certain, 0.5 is a guess.
-    D(G(z))   how real D finds the images of G.
+    loss D    2 ln 2 = 1.39 means that D can only guess. Falls to about 0.3 in the first ten epochs,
+              in which D learns fast, then climbs to about 0.9 as the digits get good.
+    loss G    ln 2 = 0.69 means that D can only guess. Moves against loss D: up to about 4, then
+              down to about 1.5. Neither loss measures quality: look at the pictures.
+    D(x)      how real D finds real images: 1 is certain, 0.5 is a guess. Ends near 0.7.
+    D(G(z))   how real D finds the images of G. Ends near 0.3.
 Failures, which the script points out: D(x) near 1 and D(G(z)) near 0 for many epochs (D has won
 and G learns nothing), pictures that are all alike (mode collapse), a loss that is not a number.
 
@@ -66,7 +67,7 @@ LATENT_DIM = 100  # Random numbers that make an image. With 2, the digits vary l
 GENERATOR_HIDDEN = (256, 512)  # Widths of G's hidden layers, first to last. One to four of them.
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
 # Training
-EPOCHS = 100  # How often each real image is seen. Digits show from 10 on, good ones from 50 on.
+EPOCHS = 100  # How often each real image is seen. Blurs by 10, digits by 30, clean ones by 100.
 BATCH_SIZE = 128  # Real images in a step. Less makes steps more, noisier and slower. [DCGAN]
 LEARNING_RATE = 2e-4  # Adam's step size, for both networks. 1e-3 was too high in [DCGAN sec. 4].
 BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN sec. 4].

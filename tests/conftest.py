@@ -23,6 +23,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "mnist: needs the real MNIST in data/")
     config.addinivalue_line("markers", "gpu: needs a CUDA or MPS device")
     config.addinivalue_line("filterwarnings", "error")
+    # Old versions of matplotlib use what new versions of its own dependencies call outdated.
+    config.addinivalue_line("filterwarnings", "default::DeprecationWarning:matplotlib.*")
     # One thread is as fast as several for networks this small, and does not disturb the machine.
     torch.set_num_threads(1)
 

