@@ -19,7 +19,7 @@ def train_gan(folder):
         frame = saved["frames"][epoch - 1][:32].view(8, 4, 28, 28)
         axes.imshow(frame.transpose(1, 2).reshape(224, 112).numpy(), cmap="gray", vmin=0, vmax=255)
         axes.set(title=f"epoch {epoch}", xticks=[], yticks=[])
-    data = saved["constants"]["DATASET"]
+    data = saved["made with"]["data"]
     figure.suptitle(f"train_gan.py on {data}: the same 32 latents as G learns")
     figure.savefig("docs/train_gan.png", dpi=100)
 

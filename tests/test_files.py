@@ -146,13 +146,13 @@ def test_curves_show_the_columns_and_what_theory_expects(gan_script):
     assert lines["loss D"] == [11, 12, 13] and lines["loss G"] == [21, 22, 23]
     assert lines["D(x)"] == [0.6, 0.7, 0.8] and lines["D(G(z))"] == [0.1, 0.2, 0.3]
     levels = [line.get_ydata()[0] for axes in (left, right) for line in axes.lines if line.get_ls() == "--"]
-    assert levels == pytest.approx([2 * math.log(2), math.log(2), 0.5, 0.5])
+    assert levels == pytest.approx([2 * math.log(2), math.log(2), 0.5])
     assert left.get_xlabel() == right.get_xlabel() == "epoch"
     assert left.get_ylabel() and right.get_ylim() == (0, 1)
 
 
-@pytest.mark.parametrize("count, kept", [(1, [1]), (3, [1, 2, 3]), (250, list(range(1, 251, 3)))])
-def test_the_gif_ends_with_the_last_epoch_and_has_at_most_100_frames(
+@pytest.mark.parametrize("count, kept", [(1, [1]), (3, [1, 2, 3]), (120, list(range(3, 121, 3)))])
+def test_the_gif_ends_with_the_last_epoch_and_has_at_most_50_frames(
     small_with_pictures, monkeypatch, count, kept
 ):
     small = small_with_pictures
@@ -170,8 +170,9 @@ def test_the_gif_ends_with_the_last_epoch_and_has_at_most_100_frames(
     monkeypatch.setattr(small, "draw_grid", draw)
     small.save_gif(SimpleNamespace(frames=frames), "squares")
     with Image.open(output(small) / "training.gif") as gif:
-        assert drawn == kept and drawn[-1] == count
-        assert gif.n_frames == len(kept) <= 100
+        assert sorted(drawn) == kept and kept[-1] == count
+        assert gif.n_frames == len(kept) <= 50
+        assert gif.convert("L").getpixel((4, 4)) == kept[0], "time runs forwards"
         gif.seek(gif.n_frames - 1)
         assert gif.info["duration"] == 2000
         assert gif.convert("L").getpixel((4, 4)) == count
@@ -204,7 +205,7 @@ def test_two_parts_give_the_same_as_one_run(small, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(small, "RESUME", True)
     capsys.readouterr()
     small.main()
-    assert "Resumed   after epoch 1" in capsys.readouterr().out
+    assert "Resumed   after epoch 1 of 4" in capsys.readouterr().out
     parts = checkpoint(small)
     assert_same_state(whole, parts)
     assert set(whole_files) <= set(files(small))
@@ -272,11 +273,22 @@ def test_a_checkpoint_of_other_constants_is_refused_by_name(small, monkeypatch, 
     assert (output(small) / "checkpoint.pt").read_bytes() == before
 
 
+def test_a_checkpoint_of_another_kind_of_device_is_refused(small, monkeypatch):
+    small.main()
+    path = output(small) / "checkpoint.pt"
+    state = checkpoint(small)
+    state["made with"]["device"] = "cuda"
+    torch.save(state, path)
+    monkeypatch.setattr(small, "RESUME", True)
+    with pytest.raises(SystemExit, match="device = 'cuda'.*'cpu'"):
+        small.main()
+
+
 def test_a_checkpoint_of_other_data_is_refused(small, monkeypatch, images):
     small.main()
     monkeypatch.setattr(small, "RESUME", True)
     monkeypatch.setattr(small, "load_images", lambda train=True: (images, None, "circles"))
-    with pytest.raises(SystemExit, match="DATASET = 'squares'.*'circles'"):
+    with pytest.raises(SystemExit, match="data = 'squares'.*'circles'"):
         small.main()
 
 
@@ -296,7 +308,7 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(small, monkeypa
     path = output(small) / "checkpoint.pt"
     content = path.read_bytes()
     if fault == "other script":
-        torch.save({"constants": {"SEED": 0}}, path)
+        torch.save({"made with": {"SEED": 0}}, path)
     elif fault == "no constants":
         torch.save([1, 2], path)
     else:
@@ -317,7 +329,7 @@ def test_a_checkpoint_never_runs_code(small, monkeypatch, tmp_path):
             return (Path.touch, (tmp_path / "trapped",))
 
     small.main()
-    torch.save({"constants": Trap()}, output(small) / "checkpoint.pt")
+    torch.save({"made with": Trap()}, output(small) / "checkpoint.pt")
     monkeypatch.setattr(small, "RESUME", True)
     with pytest.raises(SystemExit, match="damaged"):
         small.main()
@@ -340,7 +352,7 @@ def test_ctrl_c_keeps_the_last_epoch_and_its_pictures(small, monkeypatch, capsys
     monkeypatch.setattr(small, "train_epoch", interrupted)
     monkeypatch.setattr(small, "EPOCHS", 5)
     small.main()
-    assert "Stopped after epoch 2" in capsys.readouterr().out
+    assert "Stopped. RESUME = True" in capsys.readouterr().out
     assert len(checkpoint(small)["history"]) == 2
     assert {"samples_epoch_002.png", "losses.png", "training.gif", "generator.pt"} <= set(files(small))
     monkeypatch.setattr(small, "train_epoch", train_epoch)
@@ -420,6 +432,21 @@ def test_a_warning_is_printed_once(small, monkeypatch, capsys):
     monkeypatch.setattr(small, "diagnose", lambda gan, images: {"something is wrong"})
     small.main()
     assert capsys.readouterr().out.count("Warning: something is wrong") == 1
+
+
+def test_a_picture_that_cannot_be_replaced_does_not_end_the_training(small, monkeypatch, capsys):
+    replace = Path.replace
+
+    def locked(path, target):
+        if target.name == "losses.png":
+            raise PermissionError(errno.EACCES, "open in a viewer")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", locked)
+    small.main()
+    assert "Cannot write" in capsys.readouterr().out
+    assert len(checkpoint(small)["history"]) == 3
+    assert "training.gif" in files(small) and "losses.png.part" not in files(small)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(small, monkeypatch, capsys):
@@ -566,7 +593,7 @@ def test_every_constant_is_checked_before_anything_is_done(script, tmp_path, mon
 
 
 def test_the_edges_of_the_ranges_are_allowed(gan_script, monkeypatch):
-    edges = {"EPOCHS": [1, 10_000], "BATCH_SIZE": [2, 60_000], "LATENT_DIM": [1, 10_000],
+    edges = {"EPOCHS": [1, 999], "BATCH_SIZE": [2, 60_000], "LATENT_DIM": [1, 10_000],
              "SEED": [0, 2**32 - 1], "SAMPLE_EVERY": [1, 10_000], "LEARNING_RATE": [1e-7, 1],
              "BETA1": [0, 0.999], "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"],
              "PRECISION": ["float32", "bfloat16"]}  # fmt: skip
@@ -575,7 +602,7 @@ def test_the_edges_of_the_ranges_are_allowed(gan_script, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(gan_script, name, value)
                 assert gan_script.check_constants()[name] == value
-    for name, value in {"EPOCHS": 10_001, "SEED": 2**32, "LATENT_DIM": 10_001, "BETA1": 0.9995,
+    for name, value in {"EPOCHS": 1000, "SEED": 2**32, "LATENT_DIM": 10_001, "BETA1": 0.9995,
                         "BATCH_SIZE": 60_001, "SAMPLE_EVERY": 0, "LEARNING_RATE": 1.01}.items():  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(gan_script, name, value)
