@@ -229,6 +229,31 @@ def test_resuming_a_finished_run_changes_nothing(small, monkeypatch):
     assert not any(name.startswith("earlier") for name in files(small))
 
 
+def test_pictures_go_on_with_the_fixed_latents_of_the_checkpoint(small, monkeypatch):
+    small.main()
+    state = checkpoint(small)
+    state["fixed_latents"].zero_()
+    torch.save(state, output(small) / "checkpoint.pt")
+    monkeypatch.setattr(small, "RESUME", True)
+    monkeypatch.setattr(small, "EPOCHS", 4)
+    small.main()
+    last = checkpoint(small)["frames"][-1]
+    assert last.equal(last[:1].expand(64, 28, 28)), "one latent, 64 equal images"
+
+
+def test_pictures_and_numbers_appear_while_the_run_goes_on(small, monkeypatch):
+    train_epoch, seen = small.train_epoch, []
+
+    def look(gan, images):
+        seen.append(files(small))
+        return train_epoch(gan, images)
+
+    monkeypatch.setattr(small, "train_epoch", look)
+    small.main()
+    assert seen[0] == [] and "checkpoint.pt" in seen[1] and "losses.png" not in seen[1]
+    assert {"losses.png", "history.csv", "samples_epoch_002.png"} <= set(seen[2])
+
+
 def test_resuming_where_nothing_was_saved_starts_anew(small, monkeypatch):
     monkeypatch.setattr(small, "RESUME", True)
     small.main()
@@ -569,7 +594,7 @@ def wrong_values(value):
     if isinstance(value, float):
         return [-0.1, 1.5, math.nan, "0.1", None, True]
     if isinstance(value, tuple):
-        return [5, "abc", (0,), (1.5,), ("nothing like it",), None]
+        return [5, "abc", (0,), (1.5,), (10_001,), (8,) * 5, ("nothing like it",), None]
     return ["nothing like it" if value != "" and "/" not in value else "", 3, None, ["MNIST"]]
 
 
