@@ -508,7 +508,7 @@ def diagnose(gan, images):
     if len(last) < 5:  # The first epochs are always wild.
         return found
     if all(row["d_real"] > 0.95 and row["d_fake"] < 0.05 for row in last):
-        found.add("D has won: D(x) is near 1, D(G(z)) near 0. Lower LEARNING_RATE or D's widths.")
+        found.add("D has won: D(x) near 1, D(G(z)) near 0. Lower LEARNING_RATE or make D weaker.")
     variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
     if variety < 0.3:  # Healthy runs stay above 0.5 of the variety of the real images.
         found.add("the pictures are nearly all alike (mode collapse). Lower LEARNING_RATE.")

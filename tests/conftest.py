@@ -16,6 +16,10 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 # Constants that make the networks of a script tiny.
 SMALL = {
     "train_gan": {"GENERATOR_HIDDEN": (16,), "DISCRIMINATOR_HIDDEN": (16,), "LATENT_DIM": 8},
+    "train_dcgan_variant": {"LATENT_DIM": 8},
+    "compare_losses": {
+        "GENERATOR_HIDDEN": (16,), "DISCRIMINATOR_HIDDEN": (16,), "LATENT_DIM": 8, "SAMPLES": 100,
+    },
 }
 
 
@@ -23,8 +27,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "mnist: needs the real MNIST in data/")
     config.addinivalue_line("markers", "gpu: needs a CUDA or MPS device")
     config.addinivalue_line("filterwarnings", "error")
-    # Old versions of matplotlib use what new versions of its own dependencies call outdated.
-    config.addinivalue_line("filterwarnings", "default::DeprecationWarning:matplotlib.*")
+    # Old versions of matplotlib call functions of pyparsing by names that are outdated now.
+    config.addinivalue_line("filterwarnings", "ignore:'.*' deprecated - use:DeprecationWarning")
     # One thread is as fast as several for networks this small, and does not disturb the machine.
     torch.set_num_threads(1)
 

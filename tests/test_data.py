@@ -20,6 +20,12 @@ FILES = {
 }
 
 
+@pytest.fixture
+def script():
+    """One script is enough here: another test holds these functions equal in all of them."""
+    return importlib.import_module(SCRIPTS[0])
+
+
 def write_idx(path, shape):
     """A file of MNIST's format and size: image n is filled with the byte n % 256, label n is n % 10."""
     header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
@@ -183,8 +189,7 @@ def test_drawn_digits_vary_within_a_digit_and_differ_between_digits(script):
 
 
 @pytest.mark.mnist
-def test_a_classifier_of_real_digits_reads_the_drawn_ones(monkeypatch):
-    script = importlib.import_module(SCRIPTS[0])  # Another test holds draw_digits equal in all.
+def test_a_classifier_of_real_digits_reads_the_drawn_ones(script, monkeypatch):
     monkeypatch.setattr(script, "DATA_DIR", str(ROOT / "data"))
     images, labels, name = script.load_images()
     assert name == "MNIST"

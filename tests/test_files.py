@@ -564,6 +564,8 @@ for deadly in range(1, 60, 5):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows does not have")
 def test_killed_at_many_moments_and_resumed_gives_the_same_weights(small, tmp_path):
+    if small.__name__ != "train_gan":
+        pytest.skip("the functions that save are the same text in all scripts")
     names = ("EPOCHS", "BATCH_SIZE", "SAMPLE_EVERY", *sys.modules["conftest"].SMALL[small.__name__])
     settings = {name: getattr(small, name) for name in names}
     code = KILLER.replace("SCRIPT", small.__name__).replace("SETTINGS", repr(settings))
@@ -585,8 +587,10 @@ def test_killed_at_many_moments_and_resumed_gives_the_same_weights(small, tmp_pa
 # Constants
 
 
-def wrong_values(value):
+def wrong_values(name, value):
     """Values of a wrong type, or out of range, for a constant that now has this value."""
+    if name == "SEEDS":
+        return [5, "abc", (), (-1,), (1.5,), (2**32,), (1, 1), None]
     if isinstance(value, bool):
         return ["yes", None, 2]
     if isinstance(value, int):
@@ -604,7 +608,7 @@ def test_every_constant_is_checked_before_anything_is_done(script, tmp_path, mon
     in_module = {name for name in vars(script) if name.isupper() and name not in ("F",)}
     assert set(constants) == in_module
     for name, good in constants.items():
-        for bad in wrong_values(good):
+        for bad in wrong_values(name, good):
             if name in ("DATA_DIR", "OUTPUT_DIR") and bad == "nothing like it":
                 continue
             with monkeypatch.context() as patch:
