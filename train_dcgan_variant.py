@@ -661,7 +661,7 @@ def fetch_dataset():
         try:
             getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
         except Exception as error:  # A download fails in many ways.
-            reason = error
+            reason = str(error).strip()
     for name, size in sizes.items():
         path = folder / name
         start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import importlib
 import io
 import math
 import os
@@ -15,6 +16,13 @@ import pytest
 import torch
 from conftest import ROOT, same
 from PIL import Image
+
+
+@pytest.fixture
+def gan_script():
+    """One script is enough here: other tests hold these functions equal in all scripts, run each of
+    them alone in a folder, and resume the others."""
+    return importlib.import_module("train_gan")
 
 
 def output(script):
@@ -564,8 +572,6 @@ for deadly in range(1, 60, 5):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows does not have")
 def test_killed_at_many_moments_and_resumed_gives_the_same_weights(small, tmp_path):
-    if small.__name__ != "train_gan":
-        pytest.skip("the functions that save are the same text in all scripts")
     names = ("EPOCHS", "BATCH_SIZE", "SAMPLE_EVERY", *sys.modules["conftest"].SMALL[small.__name__])
     settings = {name: getattr(small, name) for name in names}
     code = KILLER.replace("SCRIPT", small.__name__).replace("SETTINGS", repr(settings))
