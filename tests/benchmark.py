@@ -41,7 +41,7 @@ from torch import nn
 from torchvision import transforms
 
 STEPS = 100  # Steps of a loop in each of its turns. With few, a turn's cold start weighs more.
-ROUNDS = 5  # Turns of each loop, after one to warm up. More make the median surer.
+ROUNDS = 4  # Turns of each loop, after one to warm up. More make the median surer.
 STARTS = 5  # How often a script is started to time its first batch.
 SCRIPTS = {  # Each script's tutorial, and in how many batches real and fake images go through D.
     "train_gan": ("tutorial A", 1),

@@ -28,7 +28,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA or MPS device")
     config.addinivalue_line("filterwarnings", "error")
     # Old versions of matplotlib call functions of pyparsing by names that are outdated now.
-    config.addinivalue_line("filterwarnings", "ignore:'.*' deprecated - use:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:'.*' .*deprecated:DeprecationWarning")
     # One thread is as fast as several for networks this small, and does not disturb the machine.
     torch.set_num_threads(1)
 
