@@ -21,7 +21,7 @@ several together; each is explained where it acts, so search for its name:
     minibatch_stddev       D sees how much the images of a batch differ    [ProGAN, sec. 3]
     feature_matching       G imitates the average of what D's layers see   [Salimans, sec. 3.1]
     historical_averaging   weights are drawn to their average so far       [Salimans, sec. 3.3]
-    ema                    pictures come from an average of recent Gs      [ProGAN, sec. 6.1]
+    ema                    pictures come from an average of recent Gs      [ProGAN, app. A.1]
     ttur                   D learns at four times the rate of G            [TTUR]
     frequency_separation   D sees the fine detail of an image on its own   [Fritsche]
 
@@ -165,7 +165,8 @@ class Generator(nn.Module):
                 nn.ConvTranspose2d(64, 1, 4, stride=2, padding=1),  # [B, 1, 28, 28]
                 nn.Tanh(),  # [B, 1, 28, 28], from -1 to 1 as the real images are
             )
-            for layer in self.layers:  # The first weights as in [DCGAN, sec. 4].
+            # The first weights as in [DCGAN, sec. 4], BatchNorm's scales as in its authors' code.
+            for layer in self.layers:
                 if hasattr(layer, "weight"):
                     mean = 1 if isinstance(layer, nn.BatchNorm2d) else 0
                     nn.init.normal_(layer.weight, mean, 0.02)
@@ -225,8 +226,8 @@ class Discriminator(nn.Module):
     def features(self, images):
         """What D makes of images [B, 1, 28, 28] before its last layer: [B, 128, 7, 7]."""
         if "frequency_separation" in TRICKS:
-            # [Fritsche, sec. 3] An image less its blur is its edges and fine detail: what G gets
-            # right last. D sees them as a second channel and need not learn to find them.
+            # An image less its blur is its edges and fine detail: what G gets right last. The D of
+            # [Fritsche] sees nothing else. Here they are a second channel, beside the image.
             blur = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
             images = torch.cat([images, images - blur], 1)  # [B, 2, 28, 28]
         with mixed_precision(images.device):
@@ -351,7 +352,7 @@ def generator_step(
 
 @torch.no_grad()
 def follow(average, generator, latents):
-    """ema: move the running average of G a thousandth of the way to G. [ProGAN, sec. 6.1]
+    """ema: move the running average of G a thousandth of the way to G. [ProGAN, app. A.1]
 
     G wavers from step to step. The average of about the last 1000 Gs does not.
     """

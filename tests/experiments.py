@@ -1,0 +1,140 @@
+"""Run the experiments of the README, and print their tables.
+
+Run it:  python tests/experiments.py tricks     (Or another group of the table below, or several.)
+
+An experiment is a copy of a script with some of its lines changed. The copy runs in a folder of its
+own, outputs/experiments/GROUP/NAME/seed_N/, where it stays with its log, its pictures and result.csv.
+Then the judge of compare_losses.py, which is trained once, measures 10,000 images of its generator.
+What is finished is not run again, and what was interrupted goes on, so start it as often as you like.
+It takes hours: every line of the table below, for each seed. WORKERS of them run at the same time.
+"""
+
+import csv
+import importlib.util
+import os
+import re
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import compare_losses  # noqa: E402  It is only found now.
+
+WORKERS = os.cpu_count()  # Experiments at the same time, a thread each: quicker than one by one.
+OUTPUT = ROOT / "outputs" / "experiments"
+
+# Every group: its script, epochs and seeds, what all its experiments change, and what each changes.
+# NAME: value sets a constant. Any other text is replaced in the script, where it must stand once.
+TRICKS = ["label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
+          "historical_averaging", "ema", "ttur", "frequency_separation"]
+DCGAN = {"script": "train_dcgan_variant", "epochs": 3, "seeds": (0, 1)}
+ALONE = {"none": {}, **{name: {"TRICKS": (name,)} for name in TRICKS}}
+GROUPS = {
+    "tricks_mlp": {**DCGAN, "all": {"PRECISION": "bfloat16"}, "each": ALONE},
+    "tricks_conv": {
+        **DCGAN, "all": {"PRECISION": "bfloat16", "GENERATOR": "conv"}, "each": ALONE,
+    },
+}
+
+
+def edited(script, changes):
+    """The text of a script after the changes, each of which must fit exactly one place."""
+    text = (ROOT / f"{script}.py").read_text(encoding="utf-8")
+    for old, new in changes.items():
+        if old.isupper():
+            text, count = re.subn(rf"(?m)^{old} = .*$", lambda _: f"{old} = {new!r}", text)
+        else:
+            text, count = text.replace(old, new), text.count(old)
+        assert count == 1, f"{old!r} stands {count} times in {script}.py"
+    return text
+
+
+def run(judge, group, name, seed):
+    """Train one experiment, as far as that is still to be done, and write its result.csv."""
+    plan = GROUPS[group]
+    folder = OUTPUT / group / name / f"seed_{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    result = folder / "result.csv"
+    if result.exists() and int(read(result)[-1]["epoch"]) >= plan["epochs"]:
+        return
+    file = folder / f"{plan['script']}.py"
+    changes = {"SEED": seed, "EPOCHS": plan["epochs"], "RESUME": True, "OUTPUT_DIR": "run",
+               "DATA_DIR": str(ROOT / "data"), **plan["all"], **plan["each"][name]}
+    file.write_text(edited(plan["script"], changes), encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(folder / "log.txt", "a") as log:
+        subprocess.run([sys.executable, file], cwd=folder, env=environment, stdout=log, stderr=log)
+    spec = importlib.util.spec_from_file_location("experiment", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rows = read(folder / "run" / "history.csv")
+    seconds = statistics.median(float(row["seconds"]) for row in rows)
+    generator = script.Generator().to(judge.decide.weight.device)
+    generator.load_state_dict(torch.load(folder / "run" / "generator.pt", weights_only=True))
+    latents = script.sample_latents(compare_losses.SAMPLES, torch.Generator().manual_seed(1))
+    samples = script.generate(generator, latents).unsqueeze(1).float().div(127.5).sub(1)
+    figures = compare_losses.measure(judge, *compare_losses.look_at(judge, samples))
+    row = {**rows[-1], "seconds": seconds, **figures}
+    with open(result, "a", newline="") as out:  # A longer run of the same adds a line.
+        writer = csv.DictWriter(out, row)
+        if not out.tell():
+            writer.writeheader()
+        writer.writerow(row)
+    print(f"{group}, {name}, seed {seed}: distance {figures['distance']:.2f}", flush=True)
+
+
+def read(file):
+    """The rows of a CSV file, a dictionary each."""
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def table(group):
+    """The results of a group in Markdown: the mean over the seeds, and the range of the distance."""
+    plan = GROUPS[group]
+    lines = ["| | distance | digits | precision | recall | D(x) | D(G(z)) | seconds an epoch |"]
+    lines.append("|---" * 8 + "|")
+    for name in plan["each"]:
+        files = [OUTPUT / group / name / f"seed_{seed}" / "result.csv" for seed in plan["seeds"]]
+        rows = [read(file)[-1] for file in files if file.exists()]
+        if not rows:
+            continue
+        mean = {key: statistics.mean(float(row[key]) for row in rows)
+                for key in ("digits", "precision", "recall", "d_real", "d_fake", "seconds")}
+        distances = sorted(float(row["distance"]) for row in rows)
+        lines.append(
+            f"| {name} | {statistics.mean(distances):.2f} ({distances[0]:.2f} to "
+            f"{distances[-1]:.2f}) | {mean['digits']:.1f} | {mean['precision']:.2f} | "
+            f"{mean['recall']:.2f} | {mean['d_real']:.2f} | {mean['d_fake']:.2f} | "
+            f"{mean['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def main():
+    groups = sys.argv[1:] or list(GROUPS)
+    compare_losses.OUTPUT_DIR = str(OUTPUT)  # Where the judge is kept.
+    compare_losses.DATA_DIR = str(ROOT / "data")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    images, labels, data_name = compare_losses.load_images()
+    judge = compare_losses.prepare_judge(images, labels, data_name)
+    compare_losses.save_tensors("judge.pt", {data_name: judge.state_dict()})
+    floor = compare_losses.measure(judge, *compare_losses.look_at(judge, images[:10_000]))
+    print(f"Real training images: {floor}", flush=True)
+    torch.set_num_threads(1)
+    jobs = [(judge, group, name, seed) for group in groups for seed in GROUPS[group]["seeds"]
+            for name in GROUPS[group]["each"]]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for job in [pool.submit(run, *job) for job in jobs]:
+            job.result()
+    for group in groups:
+        print(f"\n{group}: {GROUPS[group]['epochs']} epochs, seeds {GROUPS[group]['seeds']}\n")
+        print(table(group))
+
+
+if __name__ == "__main__":
+    main()
