@@ -1,18 +1,19 @@
 """Run the experiments of the README, and print their tables.
 
-Run it:  python tests/experiments.py tricks     (Or another group of the table below, or several.)
+Run it:  python tests/experiments.py tricks_mlp    (Or other groups of the table below, or none: all.)
 
 An experiment is a copy of a script with some of its lines changed. The copy runs in a folder of its
-own, outputs/experiments/GROUP/NAME/seed_N/, where it stays with its log, its pictures and result.csv.
+own, outputs/experiments/GROUP/NAME/seed_N/, and stays there with its log, pictures and result.csv.
 Then the judge of compare_losses.py, which is trained once, measures 10,000 images of its generator.
-What is finished is not run again, and what was interrupted goes on, so start it as often as you like.
-It takes hours: every line of the table below, for each seed. WORKERS of them run at the same time.
+What is finished is not run again, and what was interrupted goes on: start it as often as you like.
+All groups take hours. WORKERS experiments run at the same time.
 """
 
 import csv
 import importlib.util
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,48 @@ GROUPS = {
     "tricks_conv": {
         **DCGAN, "all": {"PRECISION": "bfloat16", "GENERATOR": "conv"}, "each": ALONE,
     },
+    "gan": {
+        "script": "train_gan", "epochs": 20, "seeds": (0,), "all": {}, "each": {
+            "beta1_0.9": {"BETA1": 0.9},
+            "batch_32": {"BATCH_SIZE": 32},
+            "batch_1024": {"BATCH_SIZE": 1024},
+            "rate_2e-3": {"LEARNING_RATE": 2e-3},
+            "rate_2e-5": {"LEARNING_RATE": 2e-5},
+            "latent_2": {"LATENT_DIM": 2},
+            "latent_1000": {"LATENT_DIM": 1000},
+            "weak_d": {"DISCRIMINATOR_HIDDEN": (16,)},
+            "smooth_real": {"torch.ones_like(real_logits))": "torch.full_like(real_logits, 0.9))"},
+            "smooth_both": {"torch.ones_like(real_logits))": "torch.full_like(real_logits, 0.9))",
+                            "torch.zeros_like(fake_logits))": "torch.full_like(fake_logits, 0.1))"},
+            "saturating": {
+                "return F.binary_cross_entropy_with_logits(fake_logits, torch.ones":
+                "return -F.binary_cross_entropy_with_logits(fake_logits, torch.zeros"},
+            "ten_g_steps": {
+                "    loss_g = generator_step(gan": """    for _ in range(10):
+        fake_images = gan.generator(sample_latents(len(real_images), gan.rng))
+        loss_g = generator_step(gan"""},
+            "no_detach": {"fake_images.detach()": "fake_images"},
+            "images_0_to_1": {".div_(127.5).sub_(1)": ".div_(255)"},
+        },
+    },
+    "precision": {
+        "script": "train_gan", "epochs": 20, "seeds": (0, 1, 2), "all": {},
+        "each": {"float32": {}, "bfloat16": {"PRECISION": "bfloat16"}},
+    },
+    "precision_dcgan": {**DCGAN, "all": {}, "each": {"float32": {}}},
+    "wgan": {
+        "script": "compare_losses", "epochs": 10, "seeds": (0,), "all": {"LOSSES": ("WGAN",)},
+        "each": {
+            "clip_0.01": {},
+            "clip_0.001": {"clip=0.01": "clip=0.001"},
+            "clip_0.03": {"clip=0.01": "clip=0.03"},
+            "clip_1": {"clip=0.01": "clip=1.0"},
+        },
+    },
+    "fast": {
+        "script": "compare_losses", "epochs": 6, "seeds": (0, 1, 2), "all": {},
+        "each": {"BCE": {"LOSSES": ("BCE",)}, "LSGAN": {"LOSSES": ("LSGAN",)}},
+    },
 }
 
 
@@ -47,7 +90,8 @@ def edited(script, changes):
     text = (ROOT / f"{script}.py").read_text(encoding="utf-8")
     for old, new in changes.items():
         if old.isupper():
-            text, count = re.subn(rf"(?m)^{old} = .*$", lambda _: f"{old} = {new!r}", text)
+            line = f"{old} = {new!r}".replace("\\", "\\\\")
+            text, count = re.subn(rf"(?m)^{old} = .*$", line, text)
         else:
             text, count = text.replace(old, new), text.count(old)
         assert count == 1, f"{old!r} stands {count} times in {script}.py"
@@ -63,29 +107,45 @@ def run(judge, group, name, seed):
     if result.exists() and int(read(result)[-1]["epoch"]) >= plan["epochs"]:
         return
     file = folder / f"{plan['script']}.py"
-    changes = {"SEED": seed, "EPOCHS": plan["epochs"], "RESUME": True, "OUTPUT_DIR": "run",
+    compares = plan["script"] == "compare_losses"
+    changes = {"EPOCHS": plan["epochs"], "RESUME": True, "OUTPUT_DIR": "run",
                "DATA_DIR": str(ROOT / "data"), **plan["all"], **plan["each"][name]}
+    changes |= {"SEEDS": (seed,)} if compares else {"SEED": seed}
     file.write_text(edited(plan["script"], changes), encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if compares:  # It must not train a judge of its own: figures compare within one judge only.
+        (folder / "run").mkdir(exist_ok=True)
+        shutil.copy(OUTPUT / "judge.pt", folder / "run")
     with open(folder / "log.txt", "a") as log:
         subprocess.run([sys.executable, file], cwd=folder, env=environment, stdout=log, stderr=log)
-    spec = importlib.util.spec_from_file_location("experiment", file)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    if not (folder / "run" / "history.csv").exists():
+        print(f"{group}, {name}, seed {seed}: failed, see {folder / 'log.txt'}", flush=True)
+        return
     rows = read(folder / "run" / "history.csv")
     seconds = statistics.median(float(row["seconds"]) for row in rows)
-    generator = script.Generator().to(judge.decide.weight.device)
-    generator.load_state_dict(torch.load(folder / "run" / "generator.pt", weights_only=True))
-    latents = script.sample_latents(compare_losses.SAMPLES, torch.Generator().manual_seed(1))
-    samples = script.generate(generator, latents).unsqueeze(1).float().div(127.5).sub(1)
-    figures = compare_losses.measure(judge, *compare_losses.look_at(judge, samples))
-    row = {**rows[-1], "seconds": seconds, **figures}
+    if compares:
+        figures = read(folder / "run" / "comparison.csv")[0]
+    else:
+        figures = measured(judge, file, folder / "run" / "generator.pt")
+    row = {**rows[-1], **figures, "seconds": seconds}
     with open(result, "a", newline="") as out:  # A longer run of the same adds a line.
         writer = csv.DictWriter(out, row)
         if not out.tell():
             writer.writeheader()
         writer.writerow(row)
-    print(f"{group}, {name}, seed {seed}: distance {figures['distance']:.2f}", flush=True)
+    print(f"{group}, {name}, seed {seed}: distance {float(row['distance']):.2f}", flush=True)
+
+
+def measured(judge, file, weights):
+    """The judge's figures of the generator with these weights, whose class is in file."""
+    spec = importlib.util.spec_from_file_location("experiment", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    generator = script.Generator().to(judge.decide.weight.device)
+    generator.load_state_dict(torch.load(weights, weights_only=True))
+    latents = script.sample_latents(compare_losses.SAMPLES, torch.Generator().manual_seed(1))
+    samples = script.generate(generator, latents).unsqueeze(1).float().div(127.5).sub(1)
+    return compare_losses.measure(judge, *compare_losses.look_at(judge, samples))
 
 
 def read(file):
@@ -95,7 +155,7 @@ def read(file):
 
 
 def table(group):
-    """The results of a group in Markdown: the mean over the seeds, and the range of the distance."""
+    """The results of a group in Markdown: the mean over the seeds; of the distance, also the range."""
     plan = GROUPS[group]
     lines = ["| | distance | digits | precision | recall | D(x) | D(G(z)) | seconds an epoch |"]
     lines.append("|---" * 8 + "|")
