@@ -5,12 +5,13 @@
 # %% 1. What and how
 """Train one GAN with three losses, BCE, LSGAN and WGAN, and measure which draws better digits.
 
-A loss says what the two networks of a GAN play for. All else is equal here: each loss starts from
-the same weights, meets the same real images and random numbers in the same order, and has the same
-number of generator steps. A judge, whom the GANs never meet, compares their images with real ones.
+A loss says what the two networks of a GAN play for. Each loss starts from the same weights here,
+meets the same real images and random numbers in the same order, and has the same number of
+generator steps. Optimizer, rate and critic steps are its own: see section 6. A judge, whom the
+GANs never meet, compares their images with real ones.
 
 D is a critic here, as [WGAN] says: it gives an image a score D(x), the higher, the more real it
-finds it. Only with BCE is the score one of probability, a logit.
+finds it. Only with BCE is the score a logit, whose sigmoid is a probability.
 
 Run it:  python compare_losses.py     (There are no options: edit the constants in section 3.)
 
@@ -24,13 +25,16 @@ It writes to outputs/compare_losses/:
 A new run moves the files of an earlier one to outputs/compare_losses/earlier_1/ (then 2, 3, ...).
 
 How to read the tables:
-    loss D, loss G   what D and G minimise: means over the epoch. Each loss has a scale of its own,
-                     so they cannot be compared, and they do not say how good the images are.
+    loss D, loss G   what D and G minimise: means over the epoch, D's of its last step before each
+                     of G's. Each loss has a scale of its own, so they cannot be compared, and
+                     they do not say how good the images are.
     D(x), D(G(z))    mean scores of real and fake images. For WGAN the difference is an estimate of
                      how far apart the two are, up to a factor: it falls as the images get better.
-    distance         how far the fake images are from real ones, as the judge sees them. Less is
-                     better. This is the figure that compares the losses.
-    kernel, score, digits, evenness, precision, recall    more of the judge's, see section 9
+    distance         how far the fake images are from real ones, as the judge sees them: FID with
+                     this judge. Less is better. This is the figure that compares the losses.
+    kernel           KID with this judge: less is better
+    score, digits, evenness, precision, recall    more is better; section 9 explains them
+    time left        of this loss and seed
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
@@ -80,8 +84,8 @@ LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 
 GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four of them.
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
 # Training (learning rates stand with the losses, in section 6)
-EPOCHS = 20  # Each of as many generator steps as the data has batches. Digits show from 5 on.
-BATCH_SIZE = 128  # Real images in a step. Smaller: more and noisier steps, slower epochs. [DCGAN]
+EPOCHS = 20  # Each of as many generator steps as the data has batches. WGAN's D meets 5 times that.
+BATCH_SIZE = 128  # Real images in a step: 128 in [DCGAN]. Smaller: more, noisier steps.
 PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
@@ -143,7 +147,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # A slope of 0.2 below 0, so that a gradient always gets through D to G. [DCGAN sec. 3]
+            # A slope of 0.2 below 0 lets a gradient always through D to G. [DCGAN, sec. 4]
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -165,13 +169,16 @@ def mixed_precision(device):
 def loss_table():
     """Every loss by its name. To add a sixth, add an entry, and its name to LOSSES.
 
-    critic, generator    what each minimises; real and fake are scores [B, 1]
+    critic, generator    what each minimises, a mean over the batch; real and fake: scores [B, 1]
     optimizer, settings  how each network learns, critic and generator alike
     critic_steps         steps of the critic before each step of the generator
-    clip, penalty        what keeps the critic Lipschitz: its score must not change without limit
-                         from one image to a similar one. None where the loss does without.
+    clip, penalty        what keeps the critic Lipschitz, which means that its score changes from an
+                         image to a similar one by a limited amount. clip: the largest weight;
+                         penalty: the factor of the gradient penalty; None: the loss does without.
+                         With one of them, the figure shows the estimate instead of the losses.
     """
-    # Rates tried on MNIST, and the distance after 6 epochs (WGAN: 5), one seed each:
+    # Rates tried on MNIST, and the distance after 6 epochs (WGAN: 5), one seed each. BCE and LSGAN
+    # get the same one, near the best of each. WGAN-GP and hinge: usual ones, not tried here.
     #     BCE   2e-4: 8.1  5e-4: 4.1  1e-3: 3.6       LSGAN  2e-4: 6.4  5e-4: 2.8  1e-3: 4.0
     #     WGAN  2e-4: 4.2  5e-4: 4.8  1e-3: 27.4
     return {
@@ -189,13 +196,13 @@ def loss_table():
             critic_steps=1, clip=None, penalty=None),
         # Some tutorials keep a Sigmoid at the end of D and never clip. Then D(x) - D(G(z)) goes to
         # 1 as D gets sure, whatever the images are like, and it no longer estimates a distance.
-        "WGAN": SimpleNamespace(  # [WGAN, eq. 2, alg. 1] No Adam: see its sec. 4.2.
+        "WGAN": SimpleNamespace(  # [WGAN, eq. 3, alg. 1] No Adam: see its sec. 4.2.
             critic=lambda real, fake: fake.mean() - real.mean(),  # D(G(z)) - D(x)
             generator=lambda fake: -fake.mean(),  # -D(G(z))
             optimizer=torch.optim.RMSprop, settings={"lr": 2e-4},  # alg. 1: 5e-5, too slow here.
             critic_steps=5, clip=0.01, penalty=None),
         "WGAN-GP": SimpleNamespace(  # [WGAN-GP, eq. 3, alg. 1]: a penalty in place of the clip.
-            critic=lambda real, fake: fake.mean() - real.mean(),  # D(G(z)) - D(x), and the penalty
+            critic=lambda real, fake: fake.mean() - real.mean(),  # critic_step adds the penalty.
             generator=lambda fake: -fake.mean(),  # -D(G(z))
             optimizer=torch.optim.Adam, settings={"lr": 1e-4, "betas": (0.0, 0.9), "fused": True},
             critic_steps=5, clip=None, penalty=10),
@@ -212,7 +219,7 @@ def gradient_penalty(critic, real_images, fake_images, share):
     """The batch mean of (slope - 1)^2, at points between real (share 1) and fake images (0).
 
     The slope is the length of the gradient of the score with respect to the image. A critic that
-    is best for WGAN has slope 1 between real and fake images. [WGAN-GP, eq. 3, sec. 4]
+    is best for WGAN has slope 1 between real and fake images. [WGAN-GP, prop. 1, eq. 3]
     """
     points = (share * real_images + (1 - share) * fake_images).requires_grad_()
     # create_graph, because the penalty, too, is differentiated: for the critic's weights.
@@ -227,8 +234,8 @@ def sample_latents(count, rng):
 
 
 def next_batch(gan, images):
-    """The next BATCH_SIZE real images of an endless row: all of them shuffled, and again, ..."""
-    if len(gan.order) < BATCH_SIZE:  # The few images left over wait for another shuffle.
+    """The next BATCH_SIZE real images. Shuffles all of them anew when too few are left."""
+    if len(gan.order) < BATCH_SIZE:
         gan.order = torch.randperm(len(images), generator=gan.rng, device=images.device)
     batch, gan.order = gan.order[:BATCH_SIZE], gan.order[BATCH_SIZE:]
     return images[batch]
@@ -253,7 +260,7 @@ def critic_step(critic, optimizer, loss, real_images, fake_images, share):
 
 
 def generator_step(generator, critic, optimizer, loss, fake_images):
-    """Teach G to make D score its images [B, 1, 28, 28] higher. Returns loss G."""
+    """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G."""
     value = loss.generator(critic(fake_images))  # D has just changed, so it looks again.
     optimizer.zero_grad()
     # The gradient reaches G through D. inputs: compute it for G's weights only, not for D's too.
@@ -265,13 +272,14 @@ def generator_step(generator, critic, optimizer, loss, fake_images):
 def train_step(gan, images):
     """The critic steps of gan.loss, then one step of G. Returns loss D, loss G, D(x), D(G(z)) [4].
 
-    Each critic step draws as many random numbers, whatever the loss: the hundredth one has the same
-    real images and latents with each. G learns from the fake images of the last one.
+    G learns from the fake images of the last critic step. (In [WGAN, alg. 1] it draws new ones.)
+    Loss D, D(x) and D(G(z)) are those of that step, too.
     """
     loss = loss_table()[gan.loss]
     for _ in range(loss.critic_steps):
         real_images = next_batch(gan, images)  # [B, 1, 28, 28]
         fake_images = gan.generator(sample_latents(len(real_images), gan.rng))  # [B, 1, 28, 28]
+        # Drawn even if unused, so that all losses meet the same random numbers.
         share = torch.rand(len(real_images), 1, 1, 1, generator=gan.rng, device=images.device)
         loss_d, d_real, d_fake = critic_step(
             gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share
@@ -296,7 +304,7 @@ def build_gan(device, loss, seed):
     gan.optimizer_d = entry.optimizer(gan.discriminator.parameters(), **entry.settings)
     gan.rng = torch.Generator(device).manual_seed(seed)  # A source of random numbers.
     gan.fixed_latents = sample_latents(64, gan.rng)  # Always the same in pictures: only G changes.
-    gan.order = torch.empty(0, dtype=torch.int64, device=device)  # Real images yet to come.
+    gan.order = torch.empty(0, dtype=torch.int64, device=device)  # Indices of images yet to come.
     gan.history = []  # The rows of the table, a dictionary each.
     return gan
 
@@ -333,7 +341,7 @@ def train(gan, images, judge, states, data_name):
 
 
 # %% 9. The judge and its metrics
-# New here. The GANs never see the judge. Its figures compare within one judge only: those of
+# The GANs never see the judge. Its figures compare within one judge only: those of
 # another run's judge, or of another paper's, are on another scale.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 64], logits [B, 10].
@@ -393,7 +401,7 @@ def look_at_samples(judge, generator):
 
 
 def measure(judge, features, probabilities):
-    """All figures of images that look so to the judge, by name."""
+    """All figures by name, from what look_at returned for one set of images."""
     digits, evenness = digits_covered(probabilities)
     precision, recall = precision_and_recall(judge.real_features, features)
     return {"distance": frechet_distance(judge.real_features, features),
@@ -410,7 +418,7 @@ def frechet_distance(real, fake):
     only means and covariances. It is larger for fewer images: compare equal numbers only. A GAN
     that copied its training images would have the best value.
     """
-    # (C_r C_f)^(1/2) has the roots of the eigenvalues of C_r C_f, and a trace is their sum.
+    # A trace is the sum of the eigenvalues, and (C_r C_f)^(1/2) has the roots of those of C_r C_f.
     cov_r, cov_f = real.T.cov(), fake.T.cov()
     roots = torch.linalg.eigvals(cov_r @ cov_f).real.clamp(min=0).sqrt()  # Rounding may go below 0.
     means = (real.mean(0) - fake.mean(0)).square().sum()
@@ -421,7 +429,7 @@ def kernel_distance(real, fake):
     """The squared distance of the means after a map to all products of up to three features.
 
     E k(r, r') + E k(f, f') - 2 E k(r, f), with k(a, b) = (a.b / 64 + 1)^3, never of an image with
-    itself: so chance adds nothing on average, few images will do, and the value may be just below
+    itself: so it is unbiased, fewer images will do, and the value may be just below
     0. [KID, sec. 4] The mean over parts of 1,000 images, which need little memory. Sees what the
     Frechet distance sees, and more of the shape of the two clouds, but neither says what is wrong.
     """
@@ -465,7 +473,8 @@ def precision_and_recall(real, fake):
     both. Taken from the first 5,000 of each, to need less memory.
     """
     real, fake = real[:5000].float(), fake[:5000].float()
-    distances = torch.cdist(real, fake)  # [N, N]
+    distances = torch.cdist(real, fake)  # [real, fake]
+    # The fourth smallest distance, because the smallest is that of an image to itself.
     real_radius, fake_radius = [torch.cdist(x, x).kthvalue(4).values for x in (real, fake)]
     precision = (distances <= real_radius.unsqueeze(1)).any(0).double().mean().item()
     return precision, (distances <= fake_radius).any(1).double().mean().item()
@@ -566,6 +575,11 @@ def final_table(gans, figures, floor):
 def save_comparison(gans, images, judge, data_name):
     """Measure what each of gans has come to. Write figure and tables, and print the final one."""
     gans = [gan for gan in gans if gan.history]
+    # Ctrl-C may have left a G amid an epoch. The file has its weights after the latest whole one.
+    saved = torch.load(Path(OUTPUT_DIR, "checkpoint.pt"), map_location="cpu", weights_only=True)
+    for gan in gans:
+        state = saved["states"][f"{gan.loss}, seed {gan.seed}"]
+        gan.generator.load_state_dict(state["generator"])
     floor = measure(judge, *look_at(judge, images[:SAMPLES]))
     figures = []
     for gan in gans:
@@ -575,7 +589,7 @@ def save_comparison(gans, images, judge, data_name):
     write_whole("comparison.png", png(draw_comparison(gans, figures, floor, data_name)))
     table = final_table(gans, figures, floor)
     note = (f"\n{data_name}, seeds {SEEDS}, {SAMPLES:,} images of each generator against real "
-            f"test images. Real images: training images against them, as good as it gets. "
+            f"test images. Real images: training images against them, for orientation. "
             f"Figures compare within one judge only.\n")
     write_whole("comparison.md", (table + note).encode())
     print(f"\n{table}{note}")
@@ -614,7 +628,7 @@ def save_tensors(name, content):
 
 
 def entry_of(gan):
-    """What section 6 says of a loss, functions by their names: a checkpoint must agree with it."""
+    """What section 6 says of a loss: a checkpoint must agree with it. Formulas are not compared."""
     entry = vars(loss_table()[gan.loss])
     return {key: getattr(value, "__name__", value) for key, value in entry.items()}
 
@@ -647,7 +661,7 @@ def load_checkpoint(gans, data_name):
     except Exception as error:  # A damaged file fails in many ways.
         raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
     if saved.keys() != now.keys():
-        raise SystemExit(f"{path} is of another script. Choose another OUTPUT_DIR, {anew}")
+        raise SystemExit(f"{path} is of a script with other constants. Change OUTPUT_DIR, {anew}")
     may_change = {"LOSSES", "SEEDS", "EPOCHS", "RESUME", "OUTPUT_DIR", "DATA_DIR"}
     for name in now.keys() - may_change:
         if saved[name] != now[name]:
@@ -659,11 +673,15 @@ def load_checkpoint(gans, data_name):
             if state["entry"] != entry_of(gan):
                 raise SystemExit(f"{path} was made with another entry for {gan.loss} in section 6: "
                                  f"{state['entry']}. Change it back, {anew}")
-            for name, part in vars(gan).items():
-                if hasattr(part, "load_state_dict"):
-                    part.load_state_dict(state[name])
-                elif name != "rng":
-                    setattr(gan, name, state[name])
+            try:
+                for name, part in vars(gan).items():
+                    if hasattr(part, "load_state_dict"):
+                        part.load_state_dict(state[name])
+                    elif name != "rng":
+                        setattr(gan, name, state[name])
+            except (KeyError, RuntimeError, ValueError):
+                raise SystemExit(f"{path} is of other networks than section 5 has. Change them "
+                                 f"back, {anew}") from None
             gan.rng.set_state(state["rng"])
             gan.order = gan.order.to(gan.rng.device)
             gan.fixed_latents = gan.fixed_latents.to(gan.rng.device)
@@ -689,7 +707,7 @@ def prepare_judge(images, labels, data_name):
     mixed = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(0))[:SAMPLES]
     judge.real_features, probabilities = look_at(judge, test_images[mixed].to(images.device))
     right = (probabilities.argmax(1) == test_labels[mixed]).double().mean()
-    print(f"Judge     knows {right:.1%} of {len(mixed):,} test images")
+    print(f"Judge     names {right:.1%} right of {len(mixed):,} test images")
     return judge
 
 
@@ -732,7 +750,7 @@ def fetch_dataset():
         try:
             getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
         except Exception as error:  # A download fails in many ways.
-            reason = str(error).strip()
+            reason = str(error).strip() or type(error).__name__
     for name, size in sizes.items():
         path = folder / name
         start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.
@@ -740,7 +758,7 @@ def fetch_dataset():
             raise SystemExit(f"{path} is damaged. Delete it and start again to download it anew.")
     if reason:
         print("=" * 98)
-        print(f"{DATASET} CANNOT BE HAD: {reason}")
+        print(f"{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}")
         print("DRAWN DIGITS are used instead: fonts, bent until they look like handwriting.")
         print(f"To use {DATASET}, put these four files, unpacked, into {folder.resolve()}:")
         print(", ".join(sizes))
@@ -876,6 +894,8 @@ def main():
         for gan in gans:
             done = len(gan.history)
             print(f"Resumed   {gan.loss}, seed {gan.seed}, after epoch {done} of {EPOCHS}")
+    elif RESUME:
+        print("Resumed   nothing, for there is no checkpoint.pt: a new run")
     try:
         judge = prepare_judge(images, labels, data_name)
         if not states:

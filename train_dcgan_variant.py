@@ -11,19 +11,21 @@ make the value below high, G to make it low. E is the mean over many images.
 
     E[log D(x)] + E[log(1 - D(G(z)))]          x: a real image, z: random numbers
 
+(In fact G minimises -log D(G(z)). Section 6 says why.)
+
 By default G is fully connected and D convolutional. GENERATOR = "conv" makes both convolutional:
-a small [DCGAN]. Such a D wins easily. After 10 epochs of the default run the digits vary little,
-and not all ten are there. What people do about that can be tried by naming it in TRICKS, one or
-several together; each is explained where it acts, so search for its name:
+a small [DCGAN]. A convolutional D wins easily, and then G learns little. What people do about that
+can be tried by naming it in TRICKS, one or several together. Some make D calmer, some tell G more.
+Each is explained where it acts, so search for its name:
 
     label_smoothing        D shall call real images 0.9 real, not 1        [Salimans, sec. 3.4]
     spectral_norm          D's answer can only change slowly               [SN]
     minibatch_stddev       D sees how much the images of a batch differ    [ProGAN, sec. 3]
-    feature_matching       G imitates the average of what D's layers see   [Salimans, sec. 3.1]
-    historical_averaging   weights are drawn to their average so far       [Salimans, sec. 3.3]
+    feature_matching       G imitates the average of D's last features     [Salimans, sec. 3.1]
+    historical_averaging   weights are pulled to their average so far      [Salimans, sec. 3.3]
     ema                    pictures come from an average of recent Gs      [ProGAN, app. A.1]
     ttur                   D learns at four times the rate of G            [TTUR]
-    frequency_separation   D sees the fine detail of an image on its own   [Fritsche]
+    frequency_separation   D also gets an image's fine detail by itself    [Fritsche]
 
 Run it:  python train_dcgan_variant.py          (Edit the constants in section 3 for another run.)
 
@@ -39,8 +41,8 @@ A new run moves the files of an earlier one to outputs/train_dcgan_variant/earli
 
 How to read the table, one row an epoch, each number a mean over the epoch:
     loss D    1.39 (2 ln 2) if D can only guess. Falls as D learns, climbs as the digits get good.
-    loss G    0.69 (ln 2) if D can only guess. Moves against loss D. Neither is a measure of
-              quality: look at the pictures.
+    loss G    0.69 (ln 2) if D can only guess. Mostly rises when loss D falls. Neither is a
+              measure of quality: look at the pictures.
     D(x)      how real D finds real images: 1 is certain, 0.5 is a guess.
     D(G(z))   how real D finds the images of G.
 Failures, which the script points out: D(x) near 1 and D(G(z)) near 0 for many epochs (D has won
@@ -90,14 +92,14 @@ DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits made on the
 DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if it is missing.
 # Networks
 GENERATOR = "mlp"  # Fully connected. Or "conv": transposed convolutions, as in [DCGAN].
-DISCRIMINATOR = "flatten"  # A weight for each feature at each place. Or "pool": features averaged.
+DISCRIMINATOR = "flatten"  # 4x4 kernels, then all features. Or "pool": 3x3, then their averages.
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 # Training
 TRICKS = ()  # Names from the docstring's list, such as ("label_smoothing", "ema") or ("ema",).
 EPOCHS = 50  # Passes over the data, up to 999.
-BATCH_SIZE = 128  # Real images in a step, 2 or more. Smaller: more and noisier steps. [DCGAN]
-LEARNING_RATE = 2e-4  # Adam's step size, for both networks. 1e-3 was too high in [DCGAN sec. 4].
-BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN sec. 4].
+BATCH_SIZE = 128  # Real images in a step, 2 or more: 128 in [DCGAN]. Smaller: more, noisier steps.
+LEARNING_RATE = 2e-4  # Adam's step size in both networks. 1e-3 was too high in [DCGAN, sec. 4].
+BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN, sec. 4].
 PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
 SEED = 42  # The same seed gives the same run on the same machine. Another gives other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -129,8 +131,8 @@ def load_images(train=True):
 class Generator(nn.Module):
     """Turns latent vectors [B, LATENT_DIM] into images [B, 1, 28, 28] from -1 to 1.
 
-    BatchNorm gives each feature mean 0 and deviation 1 over the batch, then a learned scale and
-    shift. It also keeps running statistics, by which it normalises in eval mode (for pictures).
+    BatchNorm gives each feature mean 0 and standard deviation 1 over the batch, then a learned
+    scale and shift. It also keeps running statistics: in eval mode (for pictures) it uses those.
     """
 
     def __init__(self):
@@ -141,9 +143,10 @@ class Generator(nn.Module):
             for inputs, outputs in zip(widths, widths[1:]):
                 hidden += [
                     nn.Linear(inputs, outputs),  # [B, 256], then [B, 512], then [B, 1024]
-                    # PyTorch's momentum is the share of the new batch in the running statistics:
-                    # 0.8 makes them those of the last few batches. 0.8 is often copied from Keras,
-                    # where it is the share of the old ones, here 0.2. PyTorch's default is 0.1.
+                    # In PyTorch, momentum is the share of the newest batch in the running
+                    # statistics: with 0.8 they are those of the last few batches. Tutorials copy
+                    # 0.8 from Keras, where it is the share of the old ones: 0.2 here. The default
+                    # is 0.1. It matters for pictures only, for in training each batch has its own.
                     nn.BatchNorm1d(outputs, momentum=0.8),
                     nn.ReLU(),
                 ]
@@ -165,7 +168,7 @@ class Generator(nn.Module):
                 nn.ConvTranspose2d(64, 1, 4, stride=2, padding=1),  # [B, 1, 28, 28]
                 nn.Tanh(),  # [B, 1, 28, 28], from -1 to 1 as the real images are
             )
-            # The first weights as in [DCGAN, sec. 4], BatchNorm's scales as in its authors' code.
+            # Here alone, the first weights are as in [DCGAN, sec. 4] and its authors' code.
             for layer in self.layers:
                 if hasattr(layer, "weight"):
                     mean = 1 if isinstance(layer, nn.BatchNorm2d) else 0
@@ -186,8 +189,8 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = 2 if "frequency_separation" in TRICKS else 1
         maps = 129 if "minibatch_stddev" in TRICKS else 128
-        # G learns from the gradient that passes through D, and LeakyReLU never blocks it. There is
-        # no BatchNorm on the images themselves, nor in G after the last layer. [DCGAN, sec. 3]
+        # G learns from the gradient that passes through D, and LeakyReLU never blocks it. DCGAN
+        # has no BatchNorm next to the images, in G or in D [DCGAN, sec. 3]. "pool" has one in D.
         if DISCRIMINATOR == "flatten":
             layers = [
                 nn.Conv2d(channels, 64, 4, stride=2, padding=1),  # [B, 64, 14, 14]
@@ -200,7 +203,7 @@ class Discriminator(nn.Module):
                 nn.Flatten(),  # [B, 6272]
                 nn.Linear(maps * 7 * 7, 1),  # [B, 1]
             ]
-        else:
+        else:  # Smaller kernels, BatchNorm twice and with its default momentum, and an average.
             layers = [
                 nn.Conv2d(channels, 64, 3, stride=2, padding=1),  # [B, 64, 14, 14]
                 nn.BatchNorm2d(64),
@@ -216,15 +219,16 @@ class Discriminator(nn.Module):
             ]
         if "spectral_norm" in TRICKS:
             # [SN, sec. 2] Each layer's weights are divided by their largest singular value, which
-            # a step of power iteration at each use keeps up to date. So no layer can amplify a
-            # difference between images, and D stays smooth. BatchNorm would amplify, so it goes.
+            # a step of power iteration at each use keeps up to date. So no layer amplifies a
+            # difference between images by much: D stays smooth. BatchNorm may amplify, so it goes.
             layers = [layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)]
-            for layer in (layers[0], layers[2], last[-1]):
-                spectral_norm(layer)
+            for layer in layers + last:
+                if hasattr(layer, "weight"):
+                    spectral_norm(layer)
         self.layers, self.last = nn.Sequential(*layers), nn.Sequential(*last)
 
     def features(self, images):
-        """What D makes of images [B, 1, 28, 28] before its last layer: [B, 128, 7, 7]."""
+        """The feature maps of images [B, 1, 28, 28] before D's last layer: [B, 128, 7, 7]."""
         if "frequency_separation" in TRICKS:
             # An image less its blur is its edges and fine detail: what G gets right last. The D of
             # [Fritsche] sees nothing else. Here they are a second channel, beside the image.
@@ -262,8 +266,8 @@ def discriminator_loss(real_logits, fake_logits):
     Takes logits [B, 1] of real and of fake images. If all are 0, D only guesses: 2 ln 2 = 1.386.
     """
     # label_smoothing [Salimans, sec. 3.4]: the loss of real images is least at D(x) = 0.9 instead
-    # of 1, so D never gets certain, and G's gradient never fades away. The target of fake images
-    # stays 0: another would reward G for staying where it is.
+    # of 1, so D is not to be certain of them. The target of fake images stays 0: another would
+    # reward G for staying where it is.
     target = 0.9 if "label_smoothing" in TRICKS else 1.0
     targets = torch.full_like(real_logits, target)
     loss_real = F.binary_cross_entropy_with_logits(real_logits, targets)
@@ -276,7 +280,7 @@ def generator_loss(fake_logits):
 
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. Eq. 1 has
     G minimise log(1 - D(G(z))) instead. The best G is the same, but where D is sure that an image
-    is fake, as it is at the start, that function is flat and G would learn nothing.
+    is fake, as it is at the start, that hardly changes with the logit: G would learn nothing.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -285,7 +289,8 @@ def feature_matching(real_features, fake_features):
     """Squared distance of the two batches' mean features [B, 128, 7, 7]. [Salimans, sec. 3.1]
 
     G minimises it instead of generator_loss if TRICKS says so. It need not fool D, only look like
-    the real images on average, which it cannot with one good image drawn over and over.
+    the real images on average, which one image drawn over and over hardly does. minibatch_stddev
+    acts after these features: with both, it changes D, but G is not told of it.
     """
     return (real_features.float().mean(0) - fake_features.float().mean(0)).square().sum()
 
@@ -293,11 +298,11 @@ def feature_matching(real_features, fake_features):
 def historical_averaging(network, past):
     """Squared distance of the weights from their average so far. [Salimans, sec. 3.3]
 
-    Both networks minimise it too if TRICKS says so. It calms networks that chase each other in
-    circles: the average of a circle is its middle.
+    Each network adds its own to its loss if TRICKS says so. It calms networks that chase each other
+    in circles: the average of a circle is its middle.
     """
     pairs = zip(network.parameters(), past.parameters())
-    return sum((weight - mean).square().sum() for weight, mean in pairs)
+    return sum((weight - mean.detach()).square().sum() for weight, mean in pairs)
 
 
 # %% 7. One training step
@@ -311,10 +316,9 @@ def discriminator_step(discriminator, optimizer, real_images, fake_images, past=
 
     past holds the average of D's weights so far. Only historical_averaging needs it.
     """
-    # detach() ends the gradient's way here. It would go on into G, for nothing: only D learns now.
-    # Real and fake images pass one after the other, because BatchNorm measures each image against
-    # its batch. In G's step the batch is all fake, and D shall know such batches: in a mixed one,
-    # the same fake image would get another score.
+    # detach() keeps the gradient of D's loss out of G: only D learns now, and generator_step still
+    # needs G's part of the graph. Two passes, not one of a mixed batch: BatchNorm measures an image
+    # against its batch. In G's step that batch is all fake, so D must learn on such batches.
     real_logits = discriminator(real_images)  # [B, 1]
     fake_logits = discriminator(fake_images.detach())  # [B, 1]
     loss = to_minimise = discriminator_loss(real_logits, fake_logits)
@@ -351,14 +355,14 @@ def generator_step(
 
 
 @torch.no_grad()
-def follow(average, generator, latents):
-    """ema: move the running average of G a thousandth of the way to G. [ProGAN, app. A.1]
+def update_average(average, generator, latents):
+    """ema: move the running average of G a small part of the way to G. [ProGAN, app. A.1]
 
-    G wavers from step to step. The average of about the last 1000 Gs does not.
+    G wavers from step to step. The average of about the last 200 Gs does not.
     """
     for mean, weight in zip(average.parameters(), generator.parameters()):
-        mean.lerp_(weight, 0.001)
-    average(latents)  # So BatchNorm takes running statistics that fit these weights, not G's.
+        mean.lerp_(weight, 0.005)  # 0.001 in [ProGAN], which takes many more steps.
+    average(latents)  # Only for BatchNorm's running statistics: they must fit these weights.
 
 
 def train_step(gan, real_images):
@@ -376,7 +380,7 @@ def train_step(gan, real_images):
         gan.past_d.update_parameters(gan.discriminator)
         gan.past_g.update_parameters(generator)
     if "ema" in TRICKS:
-        follow(gan.generator, generator, latents)
+        update_average(gan.generator, generator, latents)
     return torch.stack([loss_d, loss_g, d_real, d_fake])
 
 
@@ -387,9 +391,10 @@ def build_gan(device):
     gan = SimpleNamespace()
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
     generator = gan.generator
-    if "ema" in TRICKS:  # This one plays and learns; gan.generator, drawn and saved, follows it.
+    if "ema" in TRICKS:  # This one learns. gan.generator is its average, for pictures and files.
         generator = gan.player = copy.deepcopy(gan.generator)
-    # ttur [TTUR]: a D that learns faster keeps up with what G does. 4 : 1 is a usual ratio.
+    # ttur [TTUR]: a D that learns faster knows G's latest images and guides G better. The ratio
+    # 4 : 1 is that of Zhang et al., arxiv.org/abs/1805.08318, here with LEARNING_RATE between.
     rate_g, rate_d = (0.5, 2) if "ttur" in TRICKS else (1, 1)
     adam = {"betas": (BETA1, 0.999), "fused": True}  # fused is only faster.
     gan.optimizer_g = torch.optim.Adam(generator.parameters(), rate_g * LEARNING_RATE, **adam)
@@ -428,7 +433,7 @@ def train(gan, images, data_name):
         seconds = time.perf_counter() - start
         if not math.isfinite(loss_d + loss_g):
             raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
-                             f"LEARNING_RATE. What was saved before is kept.")
+                             f"LEARNING_RATE and start anew. What was saved before is kept.")
         gan.frames.append(generate(gan.generator, gan.fixed_latents))
         gan.history.append({"epoch": epoch, "loss_d": loss_d, "loss_g": loss_g, "d_real": d_real,
                             "d_fake": d_fake, "seconds": seconds, "data": data_name})
@@ -543,9 +548,9 @@ def save_studies(gan, images, data_name):
     state = torch.load(Path(OUTPUT_DIR, "checkpoint.pt"), map_location="cpu", weights_only=True)
     gan.generator.load_state_dict(state["generator"])
 
-    # Walks from z1 to z2 on a quarter of a circle, cos(t) z1 + sin(t) z2. Each point
-    # on it is as random as those that G has learned from. Halfway on a straight line, the
-    # latent would be 0.7 times as long, and G has seen hardly any such. [White]
+    # Walks from z1 to z2 along an arc, cos(t) z1 + sin(t) z2: each point on it is as random as
+    # those that G has learned from. Halfway on a straight line, a latent would be only 0.7 times as
+    # long, and of 100 random numbers hardly any are together so short. [White]
     z1, z2 = gan.fixed_latents[:16].view(8, 2, 1, LATENT_DIM).unbind(1)  # [8, 1, LATENT_DIM] each
     t = torch.linspace(0, math.pi / 2, 10, device=z1.device).view(10, 1)
     walks = t.cos() * z1 + t.sin() * z2  # [8, 10, LATENT_DIM]
@@ -608,17 +613,21 @@ def load_checkpoint(gan, data_name):
     except Exception as error:  # A damaged file fails in many ways.
         raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
     if saved.keys() != now.keys():
-        raise SystemExit(f"{path} is of another script. Choose another OUTPUT_DIR, {anew}")
+        raise SystemExit(f"{path} is of a script with other constants. Change OUTPUT_DIR, {anew}")
     may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "SHOW_WINDOWS", "OUTPUT_DIR", "DATA_DIR"}
     for name in now.keys() - may_change:
         if saved[name] != now[name]:
             raise SystemExit(f"{path} was made with {name} = {saved[name]!r}, and now it is "
                              f"{now[name]!r}. Change it back, {anew}")
-    for name, part in vars(gan).items():
-        if hasattr(part, "load_state_dict"):
-            part.load_state_dict(state[name])
-        elif isinstance(part, list):
-            part.extend(state[name])
+    try:
+        for name, part in vars(gan).items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif isinstance(part, list):
+                part.extend(state[name])
+    except (KeyError, RuntimeError, ValueError):
+        raise SystemExit(f"{path} is of other networks than section 5 has. Change them back, "
+                         f"{anew}") from None
     gan.rng.set_state(state["rng"])
     gan.fixed_latents.copy_(state["fixed_latents"])
 
@@ -662,7 +671,7 @@ def fetch_dataset():
         try:
             getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
         except Exception as error:  # A download fails in many ways.
-            reason = str(error).strip()
+            reason = str(error).strip() or type(error).__name__
     for name, size in sizes.items():
         path = folder / name
         start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.
@@ -670,7 +679,7 @@ def fetch_dataset():
             raise SystemExit(f"{path} is damaged. Delete it and start again to download it anew.")
     if reason:
         print("=" * 98)
-        print(f"{DATASET} CANNOT BE HAD: {reason}")
+        print(f"{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}")
         print("DRAWN DIGITS are used instead: fonts, bent until they look like handwriting.")
         print(f"To use {DATASET}, put these four files, unpacked, into {folder.resolve()}:")
         print(", ".join(sizes))
@@ -821,7 +830,7 @@ def main():
     open_output()
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    # Or a GPU may choose, for the same convolution, ways that add up in another order each time.
+    # Without this, a GPU may add up a convolution in another order each time, whatever the SEED.
     torch.backends.cudnn.deterministic = True
     images, _, data_name = load_images()
     images = images.to(device)
@@ -832,6 +841,8 @@ def main():
         load_checkpoint(gan, data_name)
         print(f"Resumed   after epoch {len(gan.history)} of {EPOCHS}")
     else:
+        if RESUME:
+            print("Resumed   nothing, for there is no checkpoint.pt: a new run")
         set_aside_earlier_run()
     try:
         train(gan, images, data_name)

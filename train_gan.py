@@ -11,6 +11,8 @@ make the value below high, G to make it low. E is the mean over many images.
 
     E[log D(x)] + E[log(1 - D(G(z)))]          x: a real image, z: random numbers
 
+(In fact G minimises -log D(G(z)). Section 6 says why.)
+
 Run it:  python train_gan.py          (There are no options: edit the constants in section 3.)
 
 It writes to outputs/train_gan/:
@@ -69,8 +71,8 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G
 # Training
 EPOCHS = 100  # Passes over the data, up to 999. Strokes by 10, digits by 30, cleaner to 100.
 BATCH_SIZE = 128  # Real images in a step. Smaller: more and noisier steps, slower epochs. [DCGAN]
-LEARNING_RATE = 2e-4  # Adam's step size, for both networks. 1e-3 was too high in [DCGAN sec. 4].
-BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN sec. 4].
+LEARNING_RATE = 2e-4  # Adam's step size in both networks. 1e-3 was too high in [DCGAN, sec. 4].
+BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN, sec. 4].
 PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
 SEED = 0  # The same seed gives the same run on the same machine. Another gives other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -131,7 +133,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # A slope of 0.2 below 0, so that a gradient always gets through D to G. [DCGAN sec. 3]
+            # A slope of 0.2 below 0 lets a gradient always through D to G. [DCGAN, sec. 4]
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -167,7 +169,7 @@ def generator_loss(fake_logits):
 
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. Eq. 1 has
     G minimise log(1 - D(G(z))) instead. The best G is the same, but where D is sure that an image
-    is fake, as it is at the start, that function is flat and G would learn nothing.
+    is fake, as it is at the start, that hardly changes with the logit: G would learn nothing.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -250,7 +252,7 @@ def train(gan, images, data_name):
         seconds = time.perf_counter() - start
         if not math.isfinite(loss_d + loss_g):
             raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
-                             f"LEARNING_RATE. What was saved before is kept.")
+                             f"LEARNING_RATE and start anew. What was saved before is kept.")
         gan.frames.append(generate(gan.generator, gan.fixed_latents))
         gan.history.append({"epoch": epoch, "loss_d": loss_d, "loss_g": loss_g, "d_real": d_real,
                             "d_fake": d_fake, "seconds": seconds, "data": data_name})
@@ -385,17 +387,21 @@ def load_checkpoint(gan, data_name):
     except Exception as error:  # A damaged file fails in many ways.
         raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
     if saved.keys() != now.keys():
-        raise SystemExit(f"{path} is of another script. Choose another OUTPUT_DIR, {anew}")
+        raise SystemExit(f"{path} is of a script with other constants. Change OUTPUT_DIR, {anew}")
     may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "SHOW_WINDOWS", "OUTPUT_DIR", "DATA_DIR"}
     for name in now.keys() - may_change:
         if saved[name] != now[name]:
             raise SystemExit(f"{path} was made with {name} = {saved[name]!r}, and now it is "
                              f"{now[name]!r}. Change it back, {anew}")
-    for name, part in vars(gan).items():
-        if hasattr(part, "load_state_dict"):
-            part.load_state_dict(state[name])
-        elif isinstance(part, list):
-            part.extend(state[name])
+    try:
+        for name, part in vars(gan).items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif isinstance(part, list):
+                part.extend(state[name])
+    except (KeyError, RuntimeError, ValueError):
+        raise SystemExit(f"{path} is of other networks than section 5 has. Change them back, "
+                         f"{anew}") from None
     gan.rng.set_state(state["rng"])
     gan.fixed_latents.copy_(state["fixed_latents"])
 
@@ -439,7 +445,7 @@ def fetch_dataset():
         try:
             getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
         except Exception as error:  # A download fails in many ways.
-            reason = str(error).strip()
+            reason = str(error).strip() or type(error).__name__
     for name, size in sizes.items():
         path = folder / name
         start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.
@@ -447,7 +453,7 @@ def fetch_dataset():
             raise SystemExit(f"{path} is damaged. Delete it and start again to download it anew.")
     if reason:
         print("=" * 98)
-        print(f"{DATASET} CANNOT BE HAD: {reason}")
+        print(f"{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}")
         print("DRAWN DIGITS are used instead: fonts, bent until they look like handwriting.")
         print(f"To use {DATASET}, put these four files, unpacked, into {folder.resolve()}:")
         print(", ".join(sizes))
@@ -601,6 +607,8 @@ def main():
         load_checkpoint(gan, data_name)
         print(f"Resumed   after epoch {len(gan.history)} of {EPOCHS}")
     else:
+        if RESUME:
+            print("Resumed   nothing, for there is no checkpoint.pt: a new run")
         set_aside_earlier_run()
     try:
         train(gan, images, data_name)

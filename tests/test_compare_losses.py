@@ -514,6 +514,42 @@ def test_an_interrupted_comparison_goes_on_exactly(quick, monkeypatch, saves, ca
         assert row == other
 
 
+def test_ctrl_c_amid_an_epoch_leaves_the_figures_of_the_last_whole_one(quick, monkeypatch):
+    monkeypatch.setattr(script, "LOSSES", ("BCE",))
+    monkeypatch.setattr(script, "EPOCHS", 1)
+    script.main()
+    whole = rows("comparison.csv")
+    train_step = script.train_step
+
+    def interrupted(gan, images):
+        if gan.generator_steps == 7:  # An epoch has five.
+            raise KeyboardInterrupt
+        return train_step(gan, images)
+
+    monkeypatch.setattr(script, "train_step", interrupted)
+    monkeypatch.setattr(script, "EPOCHS", 2)
+    script.main()
+    for row, other in zip(whole, rows("comparison.csv"), strict=True):
+        assert row["distance"] == other["distance"]
+
+
+def test_resuming_where_nothing_was_saved_says_so_and_starts_anew(quick, monkeypatch, capsys):
+    monkeypatch.setattr(script, "LOSSES", ("BCE",))
+    monkeypatch.setattr(script, "RESUME", True)
+    script.main()
+    assert "Resumed   nothing" in capsys.readouterr().out
+    assert len(rows("history.csv")) == 2
+
+
+def test_a_checkpoint_of_other_networks_is_refused_in_one_line(quick, monkeypatch):
+    monkeypatch.setattr(script, "LOSSES", ("BCE",))
+    script.main()
+    monkeypatch.setattr(script, "RESUME", True)
+    monkeypatch.setattr(script, "Discriminator", lambda: nn.Linear(784, 1))
+    with pytest.raises(SystemExit, match="is of other networks than section 5 has"):
+        script.main()
+
+
 def test_resuming_trains_only_what_is_missing_and_keeps_the_rest(quick, monkeypatch):
     monkeypatch.setattr(script, "LOSSES", ("BCE",))
     script.main()

@@ -108,8 +108,21 @@ def test_missing_files_without_network_give_the_notice_and_drawn_digits(
     assert script.load_images() == ([60_000, 0], None, "drawn digits")
     assert script.load_images(train=False) == ([10_000, 1], None, "drawn digits")
     notice = capsys.readouterr().out
-    assert "MNIST CANNOT BE HAD" in notice and "DRAWN DIGITS" in notice and str(raw) in notice
+    assert "MNIST IS NOT THERE AND CANNOT BE DOWNLOADED: " in notice
+    assert "DRAWN DIGITS" in notice and str(raw) in notice
     assert all(name in notice for name in FILES)
+
+
+def test_a_download_that_fails_without_a_word_is_told_by_its_kind(
+    script, tmp_path, monkeypatch, capsys
+):
+    def time_out(*args, **settings):
+        raise TimeoutError
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", time_out)
+    monkeypatch.setattr(script, "DATA_DIR", str(tmp_path))
+    assert script.fetch_dataset() is False
+    assert "DOWNLOADED: TimeoutError" in capsys.readouterr().out
 
 
 def test_a_missing_file_beside_a_damaged_one_is_still_an_error(script, raw):

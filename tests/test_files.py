@@ -262,10 +262,11 @@ def test_pictures_and_numbers_appear_while_the_run_goes_on(small, monkeypatch):
     assert {"losses.png", "history.csv", "samples_epoch_002.png"} <= set(seen[2])
 
 
-def test_resuming_where_nothing_was_saved_starts_anew(small, monkeypatch):
+def test_resuming_where_nothing_was_saved_starts_anew(small, monkeypatch, capsys):
     monkeypatch.setattr(small, "RESUME", True)
     small.main()
     assert len(checkpoint(small)["history"]) == 3
+    assert "Resumed   nothing" in capsys.readouterr().out
 
 
 def test_a_picture_that_a_kill_prevented_is_drawn_on_resuming(small, monkeypatch):
@@ -352,8 +353,16 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(small, monkeypa
         small.main()
     message = str(stop.value)
     assert str(path) in message and "\n" not in message
-    assert ("another script" if fault == "other script" else "damaged") in message
+    assert ("other constants" if fault == "other script" else "damaged") in message
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_other_networks_is_refused_in_one_line(small, monkeypatch):
+    small.main()
+    monkeypatch.setattr(small, "RESUME", True)
+    monkeypatch.setattr(small, "Discriminator", lambda: small.nn.Linear(784, 1))
+    with pytest.raises(SystemExit, match="is of other networks than section 5 has"):
+        small.main()
 
 
 def test_a_checkpoint_never_runs_code(small, monkeypatch, tmp_path):
