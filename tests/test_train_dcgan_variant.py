@@ -400,7 +400,7 @@ def test_ema_lags_behind_the_generator_that_learns(digits, constants):
         expected = 0.995 * expected + 0.005 * gan.player.layers[0].weight
     average, now = gan.generator.layers[0].weight, gan.player.layers[0].weight
     torch.testing.assert_close(average, expected)
-    assert 0 < (average - start).abs().sum() < 0.01 * (now - start).abs().sum()
+    assert 0 < (average - start).abs().sum() < 0.05 * (now - start).abs().sum()
     learning = {id(weight) for weight in gan.optimizer_g.param_groups[0]["params"]}
     assert learning == {id(weight) for weight in gan.player.parameters()}
 
