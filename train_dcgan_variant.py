@@ -739,11 +739,15 @@ def diagnose(gan, images):
     last, found = gan.history[-5:], set()
     if len(last) < 5:  # The first epochs are always wild.
         return found
-    if all(row["d_real"] > 0.95 and row["d_fake"] < 0.05 for row in last):
-        found.add("D has won: D(x) near 1, D(G(z)) near 0. Lower LEARNING_RATE or make D weaker.")
+    certain = 0.85 if "label_smoothing" in TRICKS else 0.95
+    # With feature_matching G does not even try to fool D.
+    if "feature_matching" not in TRICKS and all(
+        row["d_real"] > certain and row["d_fake"] < 0.05 for row in last
+    ):
+        found.add("D has won: D(x) near 1, D(G(z)) near 0. Lower LEARNING_RATE or try TRICKS.")
     variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
     if variety < 0.3:  # Healthy runs stay above 0.5 of the variety of the real images.
-        found.add("the pictures are nearly all alike (mode collapse). Lower LEARNING_RATE.")
+        found.add("the pictures are nearly all alike. Lower LEARNING_RATE or try other TRICKS.")
     return found
 
 

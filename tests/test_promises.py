@@ -24,6 +24,7 @@ MEANT_TO_DIFFER = {
     "build_gan": "tricks; a loss and a seed",
     "train_epoch": "BatchNorm needs two images; equal numbers of generator steps",
     "train": "the judge measures after each epoch",
+    "diagnose": "tricks",
     "save_checkpoint": "several trainings in one file",
     "load_checkpoint": "several trainings in one file",
     "written_files": "other files",

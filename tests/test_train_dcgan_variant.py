@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -503,6 +504,22 @@ def test_a_checkpoint_of_other_tricks_is_refused(digits, constants, tmp_path):
 
 
 # Pictures
+@pytest.mark.parametrize(
+    ("tricks", "d_real", "d_fake", "won"),
+    [((), 0.96, 0.04, True), ((), 0.94, 0.04, False), ((), 0.96, 0.06, False),
+     (("label_smoothing",), 0.88, 0.04, True), (("label_smoothing",), 0.84, 0.04, False),
+     (("feature_matching",), 0.99, 0.01, False)],
+)  # fmt: skip
+def test_diagnosis_knows_what_the_tricks_change(constants, digits, tricks, d_real, d_fake, won):
+    constants(TRICKS=tricks)
+    frame = digits[:, 0].add(1).mul(127.5).byte()
+    gan = SimpleNamespace(history=5 * [{"d_real": d_real, "d_fake": d_fake}], frames=[frame])
+    warnings = script.diagnose(gan, digits)
+    assert any("D has won" in warning for warning in warnings) == won
+    gan.frames.append(frame[:1].expand(20, 28, 28))
+    assert any("all alike" in warning for warning in script.diagnose(gan, digits))
+
+
 @pytest.fixture
 def studies(constants, tmp_path, monkeypatch):
     """A function that runs save_studies and returns what it draws: two calls of draw_rows."""
