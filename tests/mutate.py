@@ -1,0 +1,141 @@
+"""Break the scripts in many small ways, and see which the tests do not notice.
+
+Run it:  python tests/mutate.py train_gan     (Or another script. It takes an hour or more.)
+
+A mutant is a copy of the project in which one place of a script is changed: a number, an operator,
+a comparison, True and False, a condition turned round, a keyword argument or a whole call left out.
+The tests run on it until the first one fails. A mutant that none of them notices has survived, and
+is printed: either a test is missing, or the change makes no difference that matters. COUNT mutants
+are drawn at random, from all functions but those that only draw, print or show. A function that
+stands in several scripts is broken in train_gan.py only, because a test holds the copies equal.
+That test and those of the README compare text and would notice anything, so they are left out.
+"""
+
+import ast
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+COUNT = 80  # Mutants of a script.
+SEED = 0  # Which ones are drawn.
+WORKERS = 2  # Mutants at the same time.
+TIMEOUT = 600  # Seconds after which a mutant that hangs counts as noticed.
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = {"announce", "show_progress", "show_windows", "draw_grid", "draw_rows", "draw_curves",
+            "draw_comparison", "final_table", "png", "save_gif", "diagnose"}
+FIRST = {  # The tests that are likely to notice, so that they come first.
+    "train_gan": ["test_training.py", "test_files.py", "test_data.py"],
+    "train_dcgan_variant": ["test_train_dcgan_variant.py", "test_training.py"],
+    "compare_losses": ["test_compare_losses.py", "test_training.py"],
+}
+SWAPS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.Mod: "+", ast.Pow: "*",
+         ast.FloorDiv: "*", ast.BitOr: "&", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">",
+         ast.Eq: "!=", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in", ast.Is: "is not",
+         ast.IsNot: "is"}
+
+
+def mutations(text, names):
+    """Every (start, end, new text) that is a mutation of the functions and classes with these names."""
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+
+    def begin(node):
+        return starts[node.lineno - 1] + node.col_offset
+
+    def end(node):
+        return starts[node.end_lineno - 1] + node.end_col_offset
+
+    def source(node):
+        return text.encode()[begin(node) : end(node)].decode()
+
+    for top in ast.parse(text).body:
+        if getattr(top, "name", None) not in names:
+            continue
+        strings = {id(part) for node in ast.walk(top) if isinstance(node, ast.JoinedStr)
+                   for part in ast.walk(node)}
+        for node in ast.walk(top):
+            if id(node) in strings:
+                continue
+            if isinstance(node, ast.Constant) and type(node.value) is bool:
+                yield begin(node), end(node), str(not node.value)
+            elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+                yield begin(node), end(node), str(node.value + 1 if node.value < 3 else node.value * 2)
+            elif isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
+                yield end(node.left), begin(node.right), f" {SWAPS[type(node.op)]} "
+            elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+                yield end(node.left), begin(node.comparators[0]), f" {SWAPS[type(node.ops[0])]} "
+            elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+                yield begin(node), begin(node.operand), " "
+            elif isinstance(node, ast.BoolOp):
+                other = "or" if isinstance(node.op, ast.And) else "and"
+                yield end(node.values[0]), begin(node.values[1]), f" {other} "
+            elif isinstance(node, (ast.If, ast.IfExp)):
+                yield begin(node.test), end(node.test), f"(not ({source(node.test)}))"
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                if not source(node).startswith("print"):
+                    yield begin(node), end(node), "pass"
+            elif isinstance(node, ast.Call) and not source(node).startswith("print"):
+                for word in node.keywords:
+                    if word.arg and node.args:
+                        before = (node.args + [k.value for k in node.keywords])
+                        last = max(end(item) for item in before if end(item) < begin(word.value))
+                        yield last, end(word.value), ""
+
+
+def fate(name, text, mutation):
+    """None if the tests notice the mutation, or the line that it has changed."""
+    start, stop, new = mutation
+    data = text.encode()
+    mutant = data[:start] + new.encode() + data[stop:]
+    line = data[:start].count(b"\n")
+    shown = f"{name}.py:{line + 1}: {mutant.decode().splitlines()[line].strip()}"
+    try:
+        ast.parse(mutant)
+    except SyntaxError:  # Such as a bracket between the two sides: not a mutation.
+        return "no mutant"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("outputs", ".*", "data", "*cache*"))
+        (copy / f"{name}.py").write_bytes(mutant)
+        files = FIRST[name] + sorted(path.name for path in ROOT.glob("tests/test_*.py")
+                                     if path.name not in (*FIRST[name], "test_readme.py"))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
+                   "--deselect", "tests/test_promises.py::test_what_does_the_same_is_the_same_text",
+                   *[f"tests/{file}" for file in files]]
+        try:
+            done = subprocess.run(command, cwd=copy, capture_output=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return None
+    return shown if done.returncode == 0 else None
+
+
+def main():
+    name = sys.argv[1]
+    text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    names = {node.name for node in ast.parse(text).body if hasattr(node, "name")} - LEFT_OUT
+    if name != "train_gan":
+        first = (ROOT / "train_gan.py").read_text(encoding="utf-8")
+        names -= {node.name for node in ast.parse(first).body if hasattr(node, "name")
+                  and ast.get_source_segment(first, node) in text}
+    found = sorted(set(mutations(text, names)))
+    random.Random(SEED).shuffle(found)
+    print(f"{name}.py: {len(found)} possible mutants in {', '.join(sorted(names))}", flush=True)
+    killed, survived = 0, []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for result in pool.map(lambda mutation: fate(name, text, mutation), found[:COUNT]):
+            if result == "no mutant":
+                continue
+            killed += result is None
+            if result:
+                survived.append(result)
+                print(f"survived: {result}", flush=True)
+    print(f"{killed} of {killed + len(survived)} mutants of {name}.py were noticed")
+
+
+if __name__ == "__main__":
+    main()
