@@ -40,6 +40,16 @@ GROUPS = {
     "tricks_conv": {
         **DCGAN, "all": {"PRECISION": "bfloat16", "GENERATOR": "conv"}, "each": ALONE,
     },
+    "more_mlp": {**DCGAN, "all": {"PRECISION": "bfloat16"}, "each": {
+        "feature_matching_ema": {"TRICKS": ("feature_matching", "ema")},
+        "pool": {"DISCRIMINATOR": "pool"},
+    }},
+    "more_conv": {**DCGAN, "all": {"PRECISION": "bfloat16", "GENERATOR": "conv"}, "each": {
+        "minibatch_stddev_ema": {"TRICKS": ("minibatch_stddev", "ema")},
+    }},
+    "best": {**DCGAN, "epochs": 10, "seeds": (0,), "all": {"PRECISION": "bfloat16"}, "each": {
+        "conv_minibatch_stddev_ema": {"GENERATOR": "conv", "TRICKS": ("minibatch_stddev", "ema")},
+    }},
     "gan": {
         "script": "train_gan", "epochs": 20, "seeds": (0,), "all": {}, "each": {
             "beta1_0.9": {"BETA1": 0.9},

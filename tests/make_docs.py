@@ -1,6 +1,7 @@
 """Draw the pictures in docs/ from the outputs of finished runs.
 
-    python train_gan.py; python compare_losses.py; python tests/make_docs.py
+    python train_gan.py; python train_dcgan_variant.py; python compare_losses.py
+    python tests/experiments.py best; python tests/make_docs.py
 """
 
 from pathlib import Path
@@ -12,17 +13,38 @@ from PIL import Image
 EPOCHS = (1, 10, 30, 100)
 
 
+def draw(frames, columns, title, name):
+    """Frames, uint8 [64, 28, 28], by their titles, side by side: so many columns of 8 images each."""
+    figure = Figure(figsize=(8, 4.2 if columns == 4 else 3.5), layout="constrained")
+    for axes, (label, frame) in zip(figure.subplots(1, len(frames)), frames.items()):
+        grid = frame[: 8 * columns].view(8, columns, 28, 28).transpose(1, 2)
+        axes.imshow(grid.reshape(224, 28 * columns).numpy(), cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(label, fontsize="medium")
+    figure.suptitle(title)
+    figure.savefig(f"docs/{name}.png", dpi=100)
+
+
 def train_gan(folder):
-    """The first 32 of the fixed latents' images after some epochs, side by side."""
+    """The first 32 of the fixed latents' images after some epochs."""
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    for axes, epoch in zip(figure.subplots(1, len(EPOCHS)), EPOCHS):
-        frame = saved["frames"][epoch - 1][:32].view(8, 4, 28, 28)
-        axes.imshow(frame.transpose(1, 2).reshape(224, 112).numpy(), cmap="gray", vmin=0, vmax=255)
-        axes.set(title=f"epoch {epoch}", xticks=[], yticks=[])
-    data = saved["made with"]["data"]
-    figure.suptitle(f"train_gan.py on {data}: the same 32 latents as G learns")
-    figure.savefig("docs/train_gan.png", dpi=100)
+    frames = {f"epoch {epoch}": saved["frames"][epoch - 1] for epoch in EPOCHS}
+    title = f"train_gan.py on {saved['made with']['data']}: the same 32 latents as G learns"
+    draw(frames, 4, title, "train_gan")
+
+
+def train_dcgan_variant(folder):
+    """The default run after 10 and 50 epochs, and the best setting of the experiments."""
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    frames = {f"default, epoch {epoch}": saved["frames"][epoch - 1] for epoch in (10, 50)}
+    (path,) = Path("outputs", "experiments", "best").glob("*/seed_0/run/checkpoint.pt")
+    best = torch.load(path, weights_only=True)
+    label = f'GENERATOR = "conv", epoch {len(best["frames"])}'
+    if tricks := best["made with"]["TRICKS"]:
+        label += "\n" + ", ".join(tricks)
+    frames[label] = best["frames"][-1]
+    title = f"train_dcgan_variant.py on {saved['made with']['data']}"
+    draw(frames, 8, title, "train_dcgan_variant")
 
 
 def compare_losses(folder):
@@ -34,8 +56,8 @@ def compare_losses(folder):
 
 
 if __name__ == "__main__":
-    for draw in (train_gan, compare_losses):
-        folder = Path("outputs", draw.__name__)
+    for make in (train_gan, train_dcgan_variant, compare_losses):
+        folder = Path("outputs", make.__name__)
         if (folder / "checkpoint.pt").exists():
-            draw(folder)
-            print(f"docs/{draw.__name__}.png")
+            make(folder)
+            print(f"docs/{make.__name__}.png")
