@@ -48,7 +48,7 @@ GROUPS = {
         "minibatch_stddev_ema": {"TRICKS": ("minibatch_stddev", "ema")},
     }},
     "best": {**DCGAN, "epochs": 10, "seeds": (0,), "all": {"PRECISION": "bfloat16"}, "each": {
-        "conv_minibatch_stddev_ema": {"GENERATOR": "conv", "TRICKS": ("minibatch_stddev", "ema")},
+        "conv_minibatch_stddev": {"GENERATOR": "conv", "TRICKS": ("minibatch_stddev",)},
     }},
     "gan": {
         "script": "train_gan", "epochs": 20, "seeds": (0,), "all": {}, "each": {
