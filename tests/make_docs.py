@@ -15,7 +15,7 @@ EPOCHS = (1, 10, 30, 100)
 
 def draw(frames, columns, title, name):
     """Frames, uint8 [64, 28, 28], by their titles, side by side: so many columns of 8 images each."""
-    figure = Figure(figsize=(8, 4.2 if columns == 4 else 3.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.2 if columns == 4 else 3.2), layout="constrained")
     for axes, (label, frame) in zip(figure.subplots(1, len(frames)), frames.items()):
         grid = frame[: 8 * columns].view(8, columns, 28, 28).transpose(1, 2)
         axes.imshow(grid.reshape(224, 28 * columns).numpy(), cmap="gray", vmin=0, vmax=255)
