@@ -574,9 +574,9 @@ def final_table(gans, figures, floor):
 
 def save_comparison(gans, images, judge, data_name):
     """Measure what each of gans has come to. Write figure and tables, and print the final one."""
-    gans = [gan for gan in gans if gan.history]
     # Ctrl-C may have left a G amid an epoch. The file has its weights after the latest whole one.
     saved = torch.load(Path(OUTPUT_DIR, "checkpoint.pt"), map_location="cpu", weights_only=True)
+    gans = [gan for gan in gans if f"{gan.loss}, seed {gan.seed}" in saved["states"]]
     for gan in gans:
         state = saved["states"][f"{gan.loss}, seed {gan.seed}"]
         gan.generator.load_state_dict(state["generator"])
@@ -908,7 +908,8 @@ def main():
     except KeyboardInterrupt:
         print("\nStopped. RESUME = True goes on after the last full epoch.")
     finally:  # Also after an error: the pictures so far may show what went wrong.
-        if judge and any(gan.history for gan in gans):
+        saved = Path(OUTPUT_DIR, "checkpoint.pt").exists()
+        if judge and saved and any(gan.history for gan in gans):
             save_comparison(gans, images, judge, data_name)
     print("\nWritten:", *written_files(), sep="\n  ")
 

@@ -13,10 +13,10 @@ make the value below high, G to make it low. E is the mean over many images.
 
 (In fact G minimises -log D(G(z)). Section 6 says why.)
 
-By default G is fully connected and D convolutional. Such a D wins easily, and G draws the same few
-digits over and over. GENERATOR = "conv" makes both convolutional: a small [DCGAN]. Its digits vary
-far more. What else people do can be tried by naming it in TRICKS, one or several together. Some
-make D calmer, some tell G more. Each is explained where it acts, so search for its name:
+By default G is fully connected and D convolutional. Such a D stays well ahead, and G leaves digits
+out and draws the others nearly alike. GENERATOR = "conv" makes both convolutional: a small [DCGAN].
+Its digits vary far more. What else people do can be tried by naming it in TRICKS, one or several
+together. Some make D calmer, some tell G more. Each is explained where it acts, so search for it:
 
     label_smoothing        D shall call real images 0.9 real, not 1        [Salimans, sec. 3.4]
     spectral_norm          D's answer can only change slowly               [SN]
@@ -853,7 +853,7 @@ def main():
     except KeyboardInterrupt:
         print("\nStopped. RESUME = True goes on after the last full epoch.")
     finally:  # Also after an error: the pictures so far may show what went wrong.
-        if gan.history:
+        if gan.history and Path(OUTPUT_DIR, "checkpoint.pt").exists():
             save_pictures(gan, data_name)
             save_gif(gan, data_name)
             save_studies(gan, images, data_name)

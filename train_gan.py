@@ -70,7 +70,7 @@ GENERATOR_HIDDEN = (256, 512)  # Widths of G's hidden layers, one to four of the
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
 # Training
 EPOCHS = 100  # Passes over the data, up to 999. Strokes by 10, digits by 30, cleaner to 100.
-BATCH_SIZE = 128  # Real images in a step. Smaller: more and noisier steps, slower epochs. [DCGAN]
+BATCH_SIZE = 128  # Real images in a step: 128 in [DCGAN]. Smaller: more, noisier steps.
 LEARNING_RATE = 2e-4  # Adam's step size in both networks. 1e-3 was too high in [DCGAN, sec. 4].
 BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN, sec. 4].
 PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.

@@ -533,6 +533,27 @@ def test_ctrl_c_amid_an_epoch_leaves_the_figures_of_the_last_whole_one(quick, mo
         assert row["distance"] == other["distance"]
 
 
+def test_ctrl_c_while_the_judge_learns_ends_a_resumed_run_cleanly(quick, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "LOSSES", ("BCE",))
+    script.main()
+    monkeypatch.setattr(script, "RESUME", True)
+    monkeypatch.setattr(script, "prepare_judge", interrupted)
+    script.main()
+    assert "Stopped." in capsys.readouterr().out
+
+
+def test_a_first_checkpoint_that_cannot_be_written_is_the_message(quick, monkeypatch):
+    def full(*_):
+        raise SystemExit("No space left")
+
+    monkeypatch.setattr(script, "save_checkpoint", full)
+    with pytest.raises(SystemExit, match="No space left"):
+        script.main()
+
+
 def test_resuming_where_nothing_was_saved_says_so_and_starts_anew(quick, monkeypatch, capsys):
     monkeypatch.setattr(script, "LOSSES", ("BCE",))
     monkeypatch.setattr(script, "RESUME", True)

@@ -520,6 +520,19 @@ def test_diagnosis_knows_what_the_tricks_change(constants, digits, tricks, d_rea
     assert any("all alike" in warning for warning in script.diagnose(gan, digits))
 
 
+def test_a_first_checkpoint_that_cannot_be_written_is_the_message(
+    constants, digits, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise SystemExit("No space left")
+
+    constants(OUTPUT_DIR=str(tmp_path), EPOCHS=1)
+    monkeypatch.setattr(script, "load_images", lambda: (digits, None, "digits"))
+    monkeypatch.setattr(script, "save_checkpoint", full)
+    with pytest.raises(SystemExit, match="No space left"):
+        script.main()
+
+
 @pytest.fixture
 def studies(constants, tmp_path, monkeypatch):
     """A function that runs save_studies and returns what it draws: two calls of draw_rows."""
