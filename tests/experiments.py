@@ -42,6 +42,11 @@ GROUPS = {
     },
     "more_mlp": {**DCGAN, "all": {"PRECISION": "bfloat16"}, "each": {
         "feature_matching + ema": {"TRICKS": ("feature_matching", "ema")},
+        "one mixed batch for D": {
+            "    real_logits = discriminator(real_images)  # [B, 1]\n": "",
+            "    fake_logits = discriminator(fake_images.detach())  # [B, 1]\n":
+            "    both = torch.cat([real_images, fake_images.detach()])\n"
+            "    real_logits, fake_logits = discriminator(both).chunk(2)\n"},
         "no trick, D pool": {"DISCRIMINATOR": "pool"},
     }},
     "more_conv": {**DCGAN, "all": {"PRECISION": "bfloat16", "GENERATOR": "conv"}, "each": {
@@ -52,7 +57,8 @@ GROUPS = {
         "conv_minibatch_stddev": {"GENERATOR": "conv", "TRICKS": ("minibatch_stddev",)},
     }},
     "gan": {
-        "script": "train_gan", "epochs": 20, "seeds": (0,), "all": {}, "each": {
+        "script": "train_gan", "epochs": 10, "seeds": (0,), "all": {}, "each": {
+            "as_it_is": {},
             "beta1_0.9": {"BETA1": 0.9},
             "batch_32": {"BATCH_SIZE": 32},
             "batch_1024": {"BATCH_SIZE": 1024},
@@ -81,13 +87,21 @@ GROUPS = {
     },
     "precision_dcgan": {**DCGAN, "all": {}, "each": {"float32": {}}},
     "wgan": {
-        "script": "compare_losses", "epochs": 10, "seeds": (0,), "all": {"LOSSES": ("WGAN",)},
+        "script": "compare_losses", "epochs": 6, "seeds": (0,), "all": {"LOSSES": ("WGAN",)},
         "each": {
             "clip_0.01": {},
             "clip_0.001": {"clip=0.01": "clip=0.001"},
             "clip_0.03": {"clip=0.01": "clip=0.03"},
             "clip_1": {"clip=0.01": "clip=1.0"},
         },
+    },
+    "rates": {
+        "script": "compare_losses", "epochs": 8, "seeds": (0,),
+        "all": {"LOSSES": ("WGAN",), "PRECISION": "bfloat16"},
+        "each": {f"critic {critic}, G {g}": {"critic_lr=5e-5": f"critic_lr={critic}",
+                                             "generator_lr=1e-3": f"generator_lr={g}"}
+                 for critic, g in (("1e-4", "1e-4"), ("5e-5", "2e-4"), ("5e-5", "5e-4"),
+                                   ("5e-5", "1e-3"), ("5e-5", "2e-3"), ("2e-5", "5e-4"))},
     },
     "fast": {
         "script": "compare_losses", "epochs": 6, "seeds": (0, 1, 2), "all": {},

@@ -232,6 +232,21 @@ def test_each_loss_trains_in_bfloat16_with_weights_in_float32(name, images, monk
     assert {weight.dtype for weight in gan.generator.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_each_network_learns_at_the_rate_of_its_entry(name, monkeypatch):
+    table = script.loss_table()
+    table[name].critic_lr, table[name].generator_lr = 0.125, 0.25
+    monkeypatch.setattr(script, "loss_table", lambda: table)
+    gan = script.build_gan("cpu", name, 0)
+    for optimizer, network, rate in ((gan.optimizer_d, gan.discriminator, 0.125),
+                                     (gan.optimizer_g, gan.generator, 0.25)):
+        (group,) = optimizer.param_groups
+        assert group["lr"] == rate and isinstance(optimizer, table[name].optimizer)
+        assert all(map(lambda a, b: a is b, group["params"], network.parameters()))
+        for key, value in table[name].settings.items():
+            assert group[key] == value
+
+
 def test_wgan_learns_without_momentum():
     gan = script.build_gan("cpu", "WGAN", 0)
     for optimizer in (gan.optimizer_g, gan.optimizer_d):
@@ -608,7 +623,7 @@ def test_a_checkpoint_of_another_learning_rate_is_refused(quick, monkeypatch):
     monkeypatch.setattr(script, "LOSSES", ("BCE",))
     script.main()
     table = script.loss_table()
-    table["BCE"].settings["lr"] *= 2
+    table["BCE"].critic_lr *= 2
     monkeypatch.setattr(script, "loss_table", lambda: table)
     monkeypatch.setattr(script, "RESUME", True)
     with pytest.raises(SystemExit, match="another entry for BCE"):
