@@ -16,6 +16,8 @@ floor     Nothing but the matrix products and convolutions that our step cannot 
           weights, and of its layers' inputs but for the first's. Left out: biases, activations,
           BatchNorm, losses, optimizers, random numbers, choosing the images.
 
+The scripts have no constant for torch.compile: there was no GPU to measure what it would bring.
+
 Seconds an epoch are the median of the rounds (and their range), scaled to 60,000 images, without
 loading, warming up, pictures and saving. Seconds to first batch go from the start of Python to the
 end of the first step; peak memory is that of main() for one epoch, without a GPU's own. These two
