@@ -21,10 +21,10 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-COUNT = 80  # Mutants of a script.
+COUNT = 60  # Mutants of a script.
 SEED = 0  # Which ones are drawn.
 WORKERS = 2  # Mutants at the same time.
-TIMEOUT = 600  # Seconds after which a mutant that hangs counts as noticed.
+TIMEOUT = 300  # Seconds after which a mutant that hangs counts as noticed.
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"announce", "show_progress", "show_windows", "draw_grid", "draw_rows", "draw_curves",
             "draw_comparison", "final_table", "png", "save_gif", "diagnose"}

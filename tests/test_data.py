@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import ROOT, SCRIPTS
 
 FILES = {
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -199,30 +198,3 @@ def test_drawn_digits_vary_within_a_digit_and_differ_between_digits(script):
     nearest = torch.cdist(images.flatten(1), means.flatten(1)).argmin(1)
     right = (nearest == labels).float().mean().item()
     assert right > 0.6, f"the nearest mean image names only {right:.2f} of the drawn digits"
-
-
-@pytest.mark.mnist
-def test_a_classifier_of_real_digits_reads_the_drawn_ones(script, monkeypatch):
-    monkeypatch.setattr(script, "DATA_DIR", str(ROOT / "data"))
-    images, labels, name = script.load_images()
-    assert name == "MNIST"
-    torch.manual_seed(0)
-    classifier = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 16, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(16, 32, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(), torch.nn.Linear(32 * 25, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10),
-    )  # fmt: skip
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3)
-    for batch in torch.randperm(60_000).split(128):
-        optimizer.zero_grad()
-        F.cross_entropy(classifier(images[batch]), labels[batch]).backward()
-        optimizer.step()
-    with torch.no_grad():
-        images, labels = script.draw_digits(5000)
-        right = (classifier(images).argmax(1) == labels).float()
-        tests, answers, _ = script.load_images(train=False)
-        on_mnist = (classifier(tests).argmax(1) == answers).float().mean().item()
-    assert on_mnist > 0.975, f"the classifier itself reads only {on_mnist:.3f} of MNIST's test images"
-    worst = min(right[labels == digit].mean().item() for digit in range(10))
-    assert right.mean() > 0.85, f"{right.mean():.3f} of the drawn digits are read right"
-    assert worst > 0.6, f"of one digit only {worst:.3f}"

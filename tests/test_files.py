@@ -566,7 +566,7 @@ def run(out, resume, deadly):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 assert run("whole", False, 0) == 0
-for deadly in range(1, 200, 7):
+for deadly in range(1, 200, EVERY):
     out = f"killed_{deadly}"
     code = run(out, False, deadly)
     saved = Path(out, "checkpoint.pt")
@@ -585,13 +585,15 @@ for deadly in range(1, 200, 7):
 def test_killed_at_many_moments_and_resumed_gives_the_same_weights(name, tmp_path):
     settings = {"EPOCHS": 2, "BATCH_SIZE": 20, **SMALL[name]}
     settings |= {"LOSSES": ("LSGAN", "WGAN")} if name == "compare_losses" else {"SAMPLE_EVERY": 1}
+    every = 5 if name == "train_gan" else 12
     code = KILLER.replace("SCRIPT", name).replace("SETTINGS", repr(settings))
+    code = code.replace("EVERY", str(every))
     done = subprocess.run(
         [sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     killed = done.stdout.split()
-    assert len(killed) >= 5, killed
+    assert len(killed) >= 3, killed
 
     def left(run):
         files = [path for path in (tmp_path / run).iterdir() if path.is_file()]
