@@ -7,8 +7,10 @@
 
 A loss says what the two networks of a GAN play for. Each loss starts from the same weights here,
 meets the same real images and random numbers in the same order, and has the same number of
-generator steps. Optimizer, rate and critic steps are its own: see section 6. A judge, whom the
-GANs never meet, compares their images with real ones.
+generator steps. Optimizer, learning rates and steps of D before each step of G are its own: see
+section 6. (WGAN takes 5 of these, so it gets 5 times as far in the images and random numbers.) Then
+a judge compares their images with real ones: a small classifier of real digits, whom the GANs
+never meet.
 
 D is a critic here, as [WGAN] says: it gives an image a score D(x), the higher, the more real it
 finds it. Only with BCE is the score a logit, whose sigmoid is a probability.
@@ -25,16 +27,20 @@ It writes to outputs/compare_losses/:
 A new run moves the files of an earlier one to outputs/compare_losses/earlier_1/ (then 2, 3, ...).
 
 How to read the tables:
-    loss D, loss G   what D and G minimise: means over the epoch, D's of its last step before each
-                     of G's. Each loss has a scale of its own, so they cannot be compared, and
-                     they do not say how good the images are.
+    loss D, loss G   what D and G minimise: means over the epoch. If D takes several steps before
+                     one of G, its last counts. Each loss has a scale of its own, so they cannot be
+                     compared, and they do not say how good the images are.
     D(x), D(G(z))    mean scores of real and fake images. For WGAN the difference is an estimate of
-                     how far apart the two are, up to a factor: it falls as the images get better.
-    distance         how far the fake images are from real ones, as the judge sees them: FID with
-                     this judge. Less is better. This is the figure that compares the losses.
+                     how far apart real and fake images are, up to a factor, as long as D keeps up:
+                     then it falls as the images get better.
+    distance         Frechet distance between what the judge sees in fake and in real images. Less
+                     is better, and it is this that compares the losses. With the network Inception
+                     as the judge it is called FID.
     kernel           KID with this judge: less is better
     score, digits, evenness, precision, recall    more is better; section 9 explains them
+    seconds          of training, without the judge's work
     time left        of this loss and seed
+    real images      training images in place of fake ones: hardly a GAN gets nearer
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
@@ -84,12 +90,12 @@ LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 
 GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four of them.
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
 # Training (learning rates stand with the losses, in section 6)
-EPOCHS = 15  # Each of as many generator steps as the data has batches. WGAN's D meets 5 times that.
+EPOCHS = 15  # In each, G takes a step for each batch of the data, WGAN's D 5. More: better digits.
 BATCH_SIZE = 128  # Real images in a step: 128 in [DCGAN]. Smaller: more, noisier steps.
 PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
-SAMPLES = 10_000  # Images of each G that are judged. With fewer, every distance comes out larger.
+SAMPLES = 10_000  # Images of each G that are judged. With fewer, distances come out larger.
 OUTPUT_DIR = "outputs/compare_losses"  # Relative to the folder that you start in, as DATA_DIR is.
 
 
@@ -120,7 +126,8 @@ class Generator(nn.Module):
         widths = [LATENT_DIM, *GENERATOR_HIDDEN]
         hidden = []  # [B, 128], then [B, 256], then [B, 512]
         for inputs, outputs in zip(widths, widths[1:]):
-            # BatchNorm gives each value mean 0 and deviation 1 over the batch, then learns its own.
+            # BatchNorm gives each value mean 0 and standard deviation 1 over the batch, and then
+            # those that it learns.
             hidden += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(
             *hidden,
@@ -137,8 +144,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into a score each, [B, 1]: the higher, the more real.
 
-    It ends without a Sigmoid: BCE has it in its loss, and the other losses need free scores. It has
-    no BatchNorm: that would mix an image's score with the other images of its batch, while the
+    It ends without a Sigmoid: BCE has it in its loss, and the others need scores without bounds. It
+    has no BatchNorm: that would mix an image's score with the other images of its batch, while the
     gradient penalty is about each image by itself [WGAN-GP, sec. 4].
     """
 
@@ -147,7 +154,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # A slope of 0.2 below 0 lets a gradient always through D to G. [DCGAN, sec. 4]
+            # A slope of 0.2 below 0 [DCGAN, sec. 4] always lets some gradient through D to G.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -173,18 +180,20 @@ def loss_table():
     optimizer, settings  how both networks learn, each at its own rate (_lr)
     critic_steps         steps of the critic before each step of the generator
     clip, penalty        what keeps the critic Lipschitz, which means that its score changes from an
-                         image to a similar one by a limited amount. clip: the largest weight;
-                         penalty: the factor of the gradient penalty; None: the loss does without.
-                         With one of them, the figure shows the estimate instead of the losses.
+                         image to another at most by a constant times their difference. Without
+                         it, WGAN's critic could part the scores as far as it likes. clip: the
+                         largest weight; penalty: the factor of the gradient penalty; None: the
+                         loss does without. With one, the picture shows the estimate, no losses.
     """
-    # Rates tried on MNIST, and the distance after 6 epochs, one seed each. BCE and LSGAN get the
-    # same one, near the best of each.
+    # Rates tried on MNIST, and the distance after 6 epochs, one seed each. BCE and LSGAN share one,
+    # so that only the loss differs. BCE may do a little better with 1e-3.
     #     BCE   2e-4: 8.1  5e-4: 4.1  1e-3: 3.6       LSGAN  2e-4: 6.4  5e-4: 2.8  1e-3: 4.0
     return {
-        "BCE": SimpleNamespace(  # [GAN, eq. 1; sec. 3 for G] with D(x) here = sigmoid(score)
-            # -log D(x) - log(1 - D(G(z))): softplus(-s) = -log(sigmoid(s)), and never log(0).
+        "BCE": SimpleNamespace(  # [GAN, eq. 1; sec. 3 for G]. With P = sigmoid(score):
+            # -log P(x) - log(1 - P(G(z))). softplus(-score) is -log P without ever a log(0).
             critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-            generator=lambda fake: F.softplus(-fake).mean(),  # -log D(G(z))
+            generator=lambda fake: F.softplus(-fake).mean(),  # -log P(G(z))
+            # betas: how long Adam remembers, as in [DCGAN, sec. 4]. fused is only faster.
             optimizer=torch.optim.Adam, settings={"betas": (0.5, 0.999), "fused": True},
             critic_lr=5e-4, generator_lr=5e-4, critic_steps=1, clip=None, penalty=None),
         "LSGAN": SimpleNamespace(  # [LSGAN, eq. 9]: real images are to score 1, fake ones 0.
@@ -199,7 +208,7 @@ def loss_table():
             critic=lambda real, fake: fake.mean() - real.mean(),  # D(G(z)) - D(x)
             generator=lambda fake: -fake.mean(),  # -D(G(z))
             # Within a clip of 0.01, larger steps than the paper's 5e-5 are too coarse for a critic.
-            # G has no clip, and may be faster. Its rates tried, and the distance after 8 epochs:
+            # G has no clip, and may take larger ones. Tried for G, and the distance after 8 epochs:
             #     2e-4: 3.6  5e-4: 2.5  1e-3: 2.2  2e-3: 3.0       (1e-4 for both: 4.3)
             optimizer=torch.optim.RMSprop, settings={},
             critic_lr=5e-5, generator_lr=1e-3, critic_steps=5, clip=0.01, penalty=None),
@@ -246,7 +255,7 @@ def next_batch(gan, images):
 def critic_step(critic, optimizer, loss, real_images, fake_images, share):
     """Teach D to score real above fake images. Returns loss D, mean D(x), mean D(G(z))."""
     fake_images = fake_images.detach()  # Keeps the gradient out of G: only D learns now.
-    # One pass with both halves is faster than two.
+    # One pass with both halves is faster than two, and the same: D has no BatchNorm to mix them.
     real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
     value = loss.critic(real_scores, fake_scores)
     if loss.penalty:
@@ -344,8 +353,8 @@ def train(gan, images, judge, states, data_name):
 
 
 # %% 9. The judge and its metrics
-# The GANs never see the judge. Its figures compare within one judge only: those of
-# another run's judge, or of another paper's, are on another scale.
+# Compare only values that the same judge has given: those of another run's judge, or of
+# a paper's, are on another scale.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 64], logits [B, 10].
 
@@ -414,12 +423,12 @@ def measure(judge, features, probabilities):
 
 
 def frechet_distance(real, fake):
-    """How far apart two sets of features [N, 64] are, taken for clouds of Gaussian shape.
+    """How far apart two sets of features [N, 64] are, each taken for a Gaussian distribution.
 
     |mean_r - mean_f|^2 + trace(C_r + C_f - 2 (C_r C_f)^(1/2)), C: covariances. [FID, eq. 6]
-    Sees bad images and missing ones alike, but does not say which, and of the clouds it knows
-    only means and covariances. It is larger for fewer images: compare equal numbers only. A GAN
-    that copied its training images would have the best value.
+    Sees bad images and missing kinds of image alike, but does not say which, and knows only means
+    and covariances. It is a squared distance, as in the paper, and larger for fewer images: compare
+    equal numbers only. A GAN that copied its training images would have the best value.
     """
     # A trace is the sum of the eigenvalues, and (C_r C_f)^(1/2) has the roots of those of C_r C_f.
     cov_r, cov_f = real.T.cov(), fake.T.cov()
@@ -429,12 +438,12 @@ def frechet_distance(real, fake):
 
 
 def kernel_distance(real, fake):
-    """The squared distance of the means after a map to all products of up to three features.
+    """The squared distance of the means after a map to all products of up to three features (MMD).
 
     E k(r, r') + E k(f, f') - 2 E k(r, f), with k(a, b) = (a.b / 64 + 1)^3, never of an image with
-    itself: so it is unbiased, fewer images will do, and the value may be just below
-    0. [KID, sec. 4] The mean over parts of 1,000 images, which need little memory. Sees what the
-    Frechet distance sees, and more of the shape of the two clouds, but neither says what is wrong.
+    itself: so it is unbiased, few images will do, and the value may be just below 0. [KID, sec. 4]
+    The mean over parts of at most 1,000 images, which need little memory. Sees what the Frechet
+    distance sees, and more than means and covariances, but does not say what is wrong.
     """
     values, parts = [], math.ceil(len(fake) / 1000)
     for r, f in zip(real.chunk(parts), fake.chunk(parts)):
@@ -456,10 +465,11 @@ def classifier_score(probabilities):
 
 
 def digits_covered(probabilities):
-    """How many digits are drawn, and how evenly: the entropy of their shares, 1 if all are equal.
+    """How many digits are drawn, and how evenly: 1 if all ten are equally frequent, 0 if one is.
 
-    A digit counts if the judge names it, at 90 % or surer, for at least 1 % of the images. Says
-    nothing of variety within a digit, and noise that the judge takes for an 8 is an 8.
+    A digit counts if the judge names it, at 90 % or surer, for at least 1 % of the images. Evenness
+    is the entropy of the shares of all ten, unsure images included, by its maximum. Says nothing
+    of variety within a digit, and noise that the judge takes for an 8 is an 8.
     """
     best, digit = probabilities.max(1)
     sure = torch.bincount(digit[best >= 0.9], minlength=10) / len(digit)
@@ -512,7 +522,7 @@ def draw_comparison(gans, figures, floor, data_name):
         samples.imshow(grid, cmap="gray", vmin=0, vmax=255)
         samples.set(xticks=[], yticks=[])
         title = (f"{gan.loss}: distance {found['distance']:.2f}, {found['digits']} of 10 digits, "
-                 f"{gan.generator_steps:,} generator steps in {found['seconds']:,.0f} s")
+                 f"{found['G steps']:,} generator steps in {found['seconds']:,.0f} s")
         samples.set_title(title, loc="left", color=colors[gan.loss], weight="bold")
         columns = {key: [row[key] for row in gan.history] for key in gan.history[0]}
         entry = loss_table()[gan.loss]
@@ -587,7 +597,8 @@ def save_comparison(gans, images, judge, data_name):
     figures = []
     for gan in gans:
         figures.append(measure(judge, *look_at_samples(judge, gan.generator)))
-        figures[-1].update({"G steps": gan.generator_steps, "D steps": gan.critic_steps})
+        last = gan.history[-1]  # Of the last whole epoch, as the weights are.
+        figures[-1].update({"G steps": last["generator_steps"], "D steps": last["critic_steps"]})
         figures[-1]["seconds"] = sum(row["seconds"] for row in gan.history)
     write_whole("comparison.png", png(draw_comparison(gans, figures, floor, data_name)))
     table = final_table(gans, figures, floor)
@@ -659,8 +670,8 @@ def load_checkpoint(gans, data_name):
     anew = "or set RESUME = False to start anew; the earlier files are kept."
     now = {**check_constants(), "data": data_name, "device": gans[0].rng.device.type}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # Runs no code from it.
-        saved = state["made with"]
+        file = torch.load(path, map_location="cpu", weights_only=True)  # Runs no code from it.
+        saved = file["made with"]
     except Exception as error:  # A damaged file fails in many ways.
         raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
     if saved.keys() != now.keys():
@@ -670,7 +681,7 @@ def load_checkpoint(gans, data_name):
         if saved[name] != now[name]:
             raise SystemExit(f"{path} was made with {name} = {saved[name]!r}, and now it is "
                              f"{now[name]!r}. Change it back, {anew}")
-    states = state["states"]
+    states = file["states"]
     for gan in gans:
         if state := states.get(f"{gan.loss}, seed {gan.seed}"):
             if state["entry"] != entry_of(gan):
@@ -692,9 +703,9 @@ def load_checkpoint(gans, data_name):
 
 
 def prepare_judge(images, labels, data_name):
-    """The judge in judge.pt, or a new one if there is none for this data. It knows the test images.
+    """The judge in judge.pt, or a new one if there is none for this data.
 
-    Takes the training images and their labels.
+    Takes the training images and their labels. With the judge comes what it sees in test images.
     """
     try:
         saved = torch.load(Path(OUTPUT_DIR, "judge.pt"), map_location="cpu", weights_only=True)
@@ -847,7 +858,7 @@ def check_constants():
             right = right and 0 < len(value) == len(set(value))
             wanted = "different whole numbers such as (0, 1, 2), or (0,) with its comma"
         elif isinstance(rule, dict):
-            right = isinstance(value, tuple) and all(name in list(rule) for name in value)
+            right = isinstance(value, tuple) and all(word in list(rule) for word in value)
             right = right and 0 < len(value) == len(set(value))
             wanted = f"different names from {list(rule)}, or one such as ('BCE',) with its comma"
         elif isinstance(rule, list):

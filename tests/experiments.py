@@ -81,6 +81,10 @@ GROUPS = {
             "images_0_to_1": {".div_(127.5).sub_(1)": ".div_(255)"},
         },
     },
+    "default_gan": {"script": "train_gan", "epochs": 100, "seeds": (0,), "all": {},
+                    "each": {"as_it_is": {}}},
+    "longer_gan": {"script": "train_gan", "epochs": 30, "seeds": (0,), "all": {},
+                   "each": {"rate_2e-3": {"LEARNING_RATE": 2e-3}}},
     "precision": {
         "script": "train_gan", "epochs": 20, "seeds": (0, 1), "all": {},
         "each": {"float32": {}, "bfloat16": {"PRECISION": "bfloat16"}},

@@ -545,7 +545,8 @@ def test_ctrl_c_amid_an_epoch_leaves_the_figures_of_the_last_whole_one(quick, mo
     monkeypatch.setattr(script, "EPOCHS", 2)
     script.main()
     for row, other in zip(whole, rows("comparison.csv"), strict=True):
-        assert row["distance"] == other["distance"]
+        for column in ("distance", "G steps", "D steps"):
+            assert row[column] == other[column], column
 
 
 def test_ctrl_c_while_the_judge_learns_ends_a_resumed_run_cleanly(quick, monkeypatch, capsys):
@@ -686,7 +687,7 @@ def test_the_figure_shows_each_loss_and_the_floor(images, monkeypatch):
                                 "d_fake": -1.0, "distance": 30.0 / epoch, "seconds": 2.0,
                                 "generator_steps": 10 * epoch})
         gans.append(gan)
-    figures = [{"distance": 10.0, "digits": 9, "seconds": 6.0}] * 3
+    figures = [{"distance": 10.0, "digits": 9, "seconds": 6.0, "G steps": 30}] * 3
     figure = script.draw_comparison(gans, figures, {"distance": 0.5}, "squares")
     assert "squares" in figure.subfigs[0].get_suptitle()
     panels = figure.axes
