@@ -133,7 +133,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # A slope of 0.2 below 0 lets a gradient always through D to G. [DCGAN, sec. 4]
+            # A slope of 0.2 below 0 [DCGAN, sec. 4] always lets some gradient through D to G.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]

@@ -8,7 +8,6 @@ import urllib.request
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 
 FILES = {
