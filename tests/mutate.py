@@ -138,8 +138,10 @@ def main():
             killed += result is None
             if result:
                 survived.append(result)
-                print(f"survived: {result}", flush=True)
-    print(f"{killed} of {killed + len(survived)} mutants of {name}.py were noticed")
+                print(f"\nsurvived: {result}", flush=True)
+            else:
+                print(".", end="", flush=True)
+    print(f"\n{killed} of {killed + len(survived)} mutants of {name}.py were noticed")
 
 
 if __name__ == "__main__":

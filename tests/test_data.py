@@ -183,6 +183,20 @@ def test_drawn_digits_are_centred_by_their_mass(script):
         assert abs(centre.mean()) < 0.5 and centre.std() < 1.5, f"{centre.mean()}, {centre.std()}"
 
 
+def test_drawn_digits_have_about_the_size_and_slant_of_those_of_mnist(script):
+    ink = (script.draw_digits(2000)[0].squeeze(1) > 0).double()
+    heights, widths = ink.amax(2).sum(1), ink.amax(1).sum(1)
+    places = torch.arange(28).double() - 13.5
+    ink /= ink.sum((1, 2), keepdim=True)
+    x = places.view(1, 1, 28) - (ink.sum(1) * places).sum(1).view(-1, 1, 1)
+    y = places.view(1, 28, 1) - (ink.sum(2) * places).sum(1).view(-1, 1, 1)
+    slants = (ink * x * y).sum((1, 2)) / (ink * y * y).sum((1, 2))  # Columns to the side, a row.
+    found = [round(v.item(), 2) for s in (heights, widths, slants) for v in (s.mean(), s.std())]
+    # MNIST's first 5,000: heights 19.6 and 1.3, widths 14.9 and 4.0, slants -0.13 and 0.29.
+    limits = [(17, 21), (1, 2), (12.5, 16), (2.5, 5), (-0.25, -0.05), (0.15, 0.35)]
+    assert all(low < value < high for value, (low, high) in zip(found, limits)), found
+
+
 def test_drawn_digits_are_the_same_for_the_same_seed_only(script):
     first, again, other = (script.draw_digits(100, seed)[0] for seed in (5, 5, 6))
     assert first.equal(again) and not first.equal(other)

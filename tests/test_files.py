@@ -466,7 +466,7 @@ def test_diagnosis_names_pictures_that_are_all_alike(gan_script, images):
         return gan_script.diagnose(gan, images)
 
     (warning,) = found(alike)
-    assert "alike" in warning and "LEARNING_RATE" in warning
+    assert "alike" in warning and "BETA1" in warning
     assert found(real) == set() and found(alike, 4) == set()
 
 

@@ -46,6 +46,23 @@ def test_recipes_name_constants_and_values_that_the_scripts_accept(monkeypatch):
                 script.check_constants()
 
 
+def test_experiments_name_constants_and_code_that_the_script_has(monkeypatch):
+    import train_gan
+
+    source = (ROOT / "train_gan.py").read_text(encoding="utf-8")
+    table = README.split("## Experiments")[1].split("More of them")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if re.search(r"\| [\d.]* \|", line)]
+    assert len(rows) >= 12
+    for change, *_ in rows:
+        for quoted in re.findall(r"`([^`]+)`", change):
+            if constant := re.fullmatch(r"([A-Z_0-9]+) = (.+)", quoted):
+                with monkeypatch.context() as patch:
+                    patch.setattr(train_gan, constant[1], eval(constant[2]))
+                    train_gan.check_constants()
+        for old in re.findall(r"for `([^`]+)`", change) + re.findall(r"without `([^`]+)`", change):
+            assert old in source, old
+
+
 def test_recipes_a_and_b_have_the_networks_of_the_tutorials(monkeypatch):
     import train_gan
 
