@@ -747,7 +747,7 @@ def diagnose(gan, images):
         found.add("D has won: D(x) near 1, D(G(z)) near 0. Try BETA1 = 0.5, GENERATOR = conv.")
     variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
     if variety < 0.3:  # Healthy runs stay above 0.5 of the variety of the real images.
-        found.add("the pictures are nearly all alike. Try GENERATOR = conv, BETA1 = 0.5, or TRICKS.")
+        found.add("the pictures are nearly all alike. Try GENERATOR = conv, BETA1 = 0.5, TRICKS.")
     return found
 
 
