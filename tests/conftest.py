@@ -99,6 +99,12 @@ def gan(gan_script):
     return gan_script.build_gan(torch.device("cpu"))
 
 
+def needed_scripts(request, fixture):
+    """The names of the scripts for which a test of this session uses this fixture."""
+    items = [item for item in request.session.items if fixture in item.fixturenames]
+    return sorted({item.callspec.params["name"] for item in items})
+
+
 def weights(network):
     """A copy of all weights and buffers of a network."""
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, SMALL, same
+from conftest import ROOT, SCRIPTS, SMALL, needed_scripts, same
 from PIL import Image
 
 
@@ -580,27 +580,41 @@ for deadly in range(1, 200, EVERY):
 """
 
 
+@pytest.fixture(scope="module")
+def killers(request, tmp_path_factory):
+    """For each script a process that kills and resumes it, and its folder. They run side by side."""
+    found = {}
+    for name in needed_scripts(request, "killers"):
+        settings = {"EPOCHS": 2, "BATCH_SIZE": 20, **SMALL[name]}
+        if name == "compare_losses":
+            settings["LOSSES"] = ("LSGAN", "WGAN")
+        else:
+            settings["SAMPLE_EVERY"] = 1
+        code = KILLER.replace("SCRIPT", name).replace("SETTINGS", repr(settings))
+        code = code.replace("EVERY", "5" if name == "train_gan" else "12")
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = folder, subprocess.Popen(
+            [sys.executable, "-c", code, str(ROOT)], cwd=folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    return found
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows does not have")
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_killed_at_many_moments_and_resumed_gives_the_same_weights(name, tmp_path):
-    settings = {"EPOCHS": 2, "BATCH_SIZE": 20, **SMALL[name]}
-    settings |= {"LOSSES": ("LSGAN", "WGAN")} if name == "compare_losses" else {"SAMPLE_EVERY": 1}
-    every = 5 if name == "train_gan" else 12
-    code = KILLER.replace("SCRIPT", name).replace("SETTINGS", repr(settings))
-    code = code.replace("EVERY", str(every))
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    killed = done.stdout.split()
+def test_killed_at_many_moments_and_resumed_gives_the_same_weights(name, killers):
+    folder, process = killers[name]
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    killed = printed.split()
     assert len(killed) >= 3, killed
 
     def left(run):
-        files = [path for path in (tmp_path / run).iterdir() if path.is_file()]
+        files = [path for path in (folder / run).iterdir() if path.is_file()]
         return sorted(path.name for path in files if path.suffix != ".part")
 
     def saved(run):
-        return torch.load(tmp_path / run / "checkpoint.pt", weights_only=True)
+        return torch.load(folder / run / "checkpoint.pt", weights_only=True)
 
     for run in killed:
         assert differences(saved("whole"), saved(run)) == []

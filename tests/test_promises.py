@@ -3,13 +3,14 @@
 import ast
 import importlib
 import itertools
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, SMALL
+from conftest import ROOT, SCRIPTS, SMALL, needed_scripts
 
 PACKAGES = {"torch", "torchvision", "matplotlib", "PIL", "numpy"}
 
@@ -173,21 +174,32 @@ script.main()
 """
 
 
+@pytest.fixture(scope="module")
+def lonely(request, tmp_path_factory):
+    """For each script a process that runs a copy alone in a folder. They run side by side."""
+    found = {}
+    for name in needed_scripts(request, "lonely"):
+        folder = tmp_path_factory.mktemp(name) / "a Zoë"
+        folder.mkdir()
+        (folder / f"{name}.py").write_bytes((ROOT / f"{name}.py").read_bytes())
+        settings = {"DATASET": "drawn", "EPOCHS": 1, **SMALL.get(name, {})}
+        code = SHRINK.replace("NAME", name).replace("SETTINGS", repr(settings))
+        with open(folder.parent / "out.txt", "w") as out:  # A file, as a pipe has no position.
+            found[name] = folder, subprocess.Popen(
+                [sys.executable, "-B", "-c", code],
+                cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+    return found
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_alone_in_a_folder_it_runs_and_writes_only_its_output(name, tmp_path):
-    folder = tmp_path / "a Zoë"
-    folder.mkdir()
-    (folder / f"{name}.py").write_bytes((ROOT / f"{name}.py").read_bytes())
-    settings = {"DATASET": "drawn", "EPOCHS": 1, **SMALL.get(name, {})}
-    code = SHRINK.replace("NAME", name).replace("SETTINGS", repr(settings))
-    with open(tmp_path / "out.txt", "w") as out:
-        done = subprocess.run(
-            [sys.executable, "-B", "-c", code],
-            cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    printed = (tmp_path / "out.txt").read_text(encoding="utf-8")
+def test_alone_in_a_folder_it_runs_and_writes_only_its_output(name, lonely):
+    folder, process = lonely[name]
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert errors == ""
+    printed = (folder.parent / "out.txt").read_text(encoding="utf-8")
     assert "drawn digits" in printed and "\r" not in printed
     written = [path for path in folder.rglob("*") if path.is_file()]
     outside = [path.name for path in written if path.parent != folder / "outputs" / name]
