@@ -649,6 +649,40 @@ def test_the_judge_is_used_again_for_the_same_data_only(quick, monkeypatch):
     assert len(trained) == 3
 
 
+def test_the_judge_learns_training_images_and_compares_with_test_images(quick, monkeypatch):
+    sets = {train: script.draw_digits(160, seed=int(train)) for train in (True, False)}
+    monkeypatch.setattr(script, "load_images", lambda train=True: (*sets[train], "digits"))
+    monkeypatch.setattr(script, "SAMPLES", 160)
+    learnt, train_judge = [], script.train_judge
+    monkeypatch.setattr(
+        script, "train_judge", lambda *args: (learnt.append(args), train_judge(*args))[1]
+    )
+    judge = script.prepare_judge(*sets[True], "digits")
+    assert learnt[0][0] is sets[True][0] and torch.equal(learnt[0][1], sets[True][1])
+    expected, _ = script.look_at(judge, sets[False][0])
+    found = judge.real_features
+    assert found.shape == expected.shape and not torch.equal(found, expected), "mixed"
+    torch.testing.assert_close(found.sort(0).values, expected.sort(0).values)
+
+
+def test_the_edges_of_the_ranges_are_allowed_and_what_is_beyond_is_not(monkeypatch):
+    edges = {"EPOCHS": (1, 999), "BATCH_SIZE": (2, 60_000), "LATENT_DIM": (1, 10_000),
+             "SAMPLES": (100, 10_000)}  # fmt: skip
+    for name, (low, high) in edges.items():
+        for value, allowed in ((low - 1, False), (low, True), (high, True), (high + 1, False)):
+            with monkeypatch.context() as patch:
+                patch.setattr(script, name, value)
+                if allowed:
+                    assert script.check_constants()[name] == value
+                else:
+                    with pytest.raises(SystemExit, match=f"{name} = {value} "):
+                        script.check_constants()
+    for name, value in {"SEEDS": (0, 2**32 - 1), "GENERATOR_HIDDEN": (1, 1, 1, 10_000),
+                        "LOSSES": tuple(LOSS_NAMES), "DISCRIMINATOR_HIDDEN": (10_000,)}.items():
+        monkeypatch.setattr(script, name, value)
+        assert script.check_constants()[name] == value
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(quick, monkeypatch):
     train_step = script.train_step
 
