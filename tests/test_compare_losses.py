@@ -247,6 +247,12 @@ def test_each_network_learns_at_the_rate_of_its_entry(name, monkeypatch):
             assert group[key] == value
 
 
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_the_rates_are_steps_of_a_size_that_networks_learn_with(name):
+    entry = script.loss_table()[name]
+    assert 1e-5 <= entry.critic_lr <= 1e-2 and 1e-5 <= entry.generator_lr <= 1e-2
+
+
 def test_wgan_learns_without_momentum():
     gan = script.build_gan("cpu", "WGAN", 0)
     for optimizer in (gan.optimizer_g, gan.optimizer_d):
@@ -433,6 +439,20 @@ def test_the_judge_tells_real_digits_from_one_digit_blur_and_noise(judged):
         assert figures["recall"] < real["recall"] / 2, (name, figures, real)
 
 
+def test_the_features_of_a_judge_have_a_fixed_scale():
+    """Otherwise a judge that learns larger features would find everything farther apart."""
+    judge = script.Judge()
+    seen = []
+    judge.see[-2].register_forward_hook(lambda layer, inputs, result: seen.append(result))
+    optimizer = torch.optim.SGD(judge.parameters(), lr=1.0)
+    images = torch.rand(64, 1, 28, 28)
+    for _ in range(3):
+        optimizer.zero_grad()
+        judge(images)[0].square().sum().backward()
+        optimizer.step()
+    assert seen[-1].std(0, unbiased=False).tolist() == pytest.approx([1] * 64, abs=0.02)
+
+
 # The whole run: files, resuming, faults
 
 
@@ -488,6 +508,8 @@ def test_a_run_writes_its_tables_figure_and_networks(small, capsys):
     for row in final[:3]:
         last = [other for other in history if other["loss"] == row["loss"]][-1]
         assert float(row["distance"]) == pytest.approx(float(last["distance"]))
+    left = [line.split()[-1] for line in printed.splitlines() if line.startswith(("BCE ", "WGAN "))]
+    assert len(left) == 4 and left[1] == left[3] == "0:00:00" and max(left) < "0:01:00", left
     markdown = Path(script.OUTPUT_DIR, "comparison.md").read_text(encoding="utf-8")
     assert markdown.splitlines()[0].count("|") == markdown.splitlines()[1].count("|") == 12
     assert "drawn digits" in markdown and markdown in printed

@@ -96,6 +96,24 @@ def test_the_lines_that_draw_more_digits_do(small, monkeypatch, tmp_path):
         assert len(picture.convert("L").getcolors(256)) > 20
 
 
+def test_the_lines_that_measure_digits_do(small, monkeypatch, tmp_path, capsys):
+    import compare_losses
+
+    if small.__name__ != "train_gan":
+        pytest.skip("the lines in the README are for train_gan.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(small, "OUTPUT_DIR", "outputs/train_gan")
+    monkeypatch.setattr(compare_losses, "load_images", small.load_images)
+    monkeypatch.setattr(compare_losses, "SAMPLES", 100)
+    monkeypatch.setattr(compare_losses, "LATENT_DIM", small.LATENT_DIM)
+    small.main()
+    capsys.readouterr()
+    (lines,) = [block for block in blocks("python") if "judge" in block]
+    exec(compile(lines, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "'distance': " in printed and "'digits': " in printed
+
+
 def test_the_printed_example_has_the_header_of_the_script(small, capsys):
     small.main()
     header = re.search(r"^epoch .*$", capsys.readouterr().out, re.M).group()
