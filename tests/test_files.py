@@ -671,22 +671,27 @@ def test_every_constant_is_checked_before_anything_is_done(script, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_edges_of_the_ranges_are_allowed(gan_script, monkeypatch):
-    edges = {"EPOCHS": [1, 999], "BATCH_SIZE": [2, 60_000], "LATENT_DIM": [1, 10_000],
-             "SEED": [0, 2**32 - 1], "SAMPLE_EVERY": [1, 10_000], "LEARNING_RATE": [1e-7, 1],
-             "BETA1": [0, 0.999], "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"],
-             "PRECISION": ["float32", "bfloat16"]}  # fmt: skip
-    for name, values in edges.items():
+@pytest.mark.parametrize("name", ["train_gan", "train_dcgan_variant"])
+def test_the_edges_of_the_ranges_are_allowed_and_what_is_beyond_is_not(name, monkeypatch):
+    script = importlib.import_module(name)
+    smallest = {"train_gan": 1, "train_dcgan_variant": 2}[name]  # BatchNorm needs two images.
+    edges = {"EPOCHS": (1, 999), "BATCH_SIZE": (smallest, 60_000), "LATENT_DIM": (1, 10_000),
+             "SEED": (0, 2**32 - 1), "SAMPLE_EVERY": (1, 10_000), "LEARNING_RATE": (1e-7, 1),
+             "BETA1": (0, 0.999)}  # fmt: skip
+    beyond = {"LEARNING_RATE": (0.9e-7, 1.01), "BETA1": (-0.1, 0.9995)}
+    choices = {"DATASET": ("MNIST", "FashionMNIST", "KMNIST", "drawn"),
+               "PRECISION": ("float32", "bfloat16")}  # fmt: skip
+    for constant, values in {**edges, **choices}.items():
         for value in values:
             with monkeypatch.context() as patch:
-                patch.setattr(gan_script, name, value)
-                assert gan_script.check_constants()[name] == value
-    for name, value in {"EPOCHS": 1000, "SEED": 2**32, "LATENT_DIM": 10_001, "BETA1": 0.9995,
-                        "BATCH_SIZE": 60_001, "SAMPLE_EVERY": 0, "LEARNING_RATE": 1.01}.items():  # fmt: skip
-        with monkeypatch.context() as patch:
-            patch.setattr(gan_script, name, value)
-            with pytest.raises(SystemExit, match=name):
-                gan_script.check_constants()
+                patch.setattr(script, constant, value)
+                assert script.check_constants()[constant] == value
+    for constant, (low, high) in edges.items():
+        for value in beyond.get(constant, (low - 1, high + 1)):
+            with monkeypatch.context() as patch:
+                patch.setattr(script, constant, value)
+                with pytest.raises(SystemExit, match=f"{constant} = "):
+                    script.check_constants()
 
 
 def test_unknown_dataset_lists_the_known_ones(script, monkeypatch):
