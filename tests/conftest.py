@@ -2,6 +2,8 @@
 
 import importlib
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,9 +101,9 @@ def gan(gan_script):
     return gan_script.build_gan(torch.device("cpu"))
 
 
-def needed_scripts(request, fixture):
-    """The names of the scripts for which a test of this session uses this fixture."""
-    items = [item for item in request.session.items if fixture in item.fixturenames]
+def needed_scripts(request, test):
+    """The names of the scripts for which this test is to run in this session."""
+    items = [item for item in request.session.items if item.originalname == test]
     return sorted({item.callspec.params["name"] for item in items})
 
 
@@ -113,3 +115,38 @@ def weights(network):
 def same(first, second):
     """Whether two results of weights() agree bit for bit."""
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+SHRINK = """
+import sys
+sys.path.insert(0, ".")
+import NAME as script
+assert sys.stdout.tell() == 0, "importing printed something"
+import os
+assert os.listdir(".") == ["NAME.py"], "importing wrote something"
+draw = script.draw_digits
+script.draw_digits = lambda count, seed=0: draw(count // 100, seed)
+for name, value in SETTINGS.items():
+    setattr(script, name, value)
+script.main()
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lonely(request, tmp_path_factory):
+    """For each script a process that runs a copy alone in a folder, beside all other tests."""
+    found = {}
+    test = "test_alone_in_a_folder_it_runs_and_writes_only_its_output"
+    for name in needed_scripts(request, test):
+        folder = tmp_path_factory.mktemp(name) / "a Zoë"
+        folder.mkdir()
+        (folder / f"{name}.py").write_bytes((ROOT / f"{name}.py").read_bytes())
+        settings = {"DATASET": "drawn", "EPOCHS": 1, **SMALL.get(name, {})}
+        code = SHRINK.replace("NAME", name).replace("SETTINGS", repr(settings))
+        with open(folder.parent / "out.txt", "w") as out:  # A file, as a pipe has no position.
+            found[name] = folder, subprocess.Popen(
+                [sys.executable, "-B", "-c", code],
+                cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+    return found

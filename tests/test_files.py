@@ -580,11 +580,15 @@ for deadly in range(1, 200, EVERY):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=hasattr(os, "fork"))
 def killers(request, tmp_path_factory):
-    """For each script a process that kills and resumes it, and its folder. They run side by side."""
+    """For each script a process that kills and resumes it, and its folder.
+
+    They run beside the other tests of this file, because they take the longest.
+    """
     found = {}
-    for name in needed_scripts(request, "killers"):
+    test = "test_killed_at_many_moments_and_resumed_gives_the_same_weights"
+    for name in needed_scripts(request, test):
         settings = {"EPOCHS": 2, "BATCH_SIZE": 20, **SMALL[name]}
         if name == "compare_losses":
             settings["LOSSES"] = ("LSGAN", "WGAN")

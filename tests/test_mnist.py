@@ -1,5 +1,7 @@
 """On the real MNIST: a judge of real digits reads the drawn ones, and sees what a short training brings."""
 
+import os
+
 import compare_losses as script
 import pytest
 import torch
@@ -11,6 +13,7 @@ pytestmark = pytest.mark.mnist
 @pytest.fixture(scope="module")
 def images_and_judge():
     """MNIST, and a judge that has learnt it from 10,000 images and knows 2,000 test images."""
+    torch.set_num_threads(os.cpu_count())  # These networks are large enough to gain from it.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "DATA_DIR", str(ROOT / "data"))
         images, labels, name = script.load_images()
@@ -21,7 +24,8 @@ def images_and_judge():
     judge.real_features, probabilities = script.look_at(judge, test_images[mixed])
     right = (probabilities.argmax(1) == test_labels[mixed]).double().mean()
     assert right > 0.95, f"the judge names {right:.1%} right"
-    return images, judge
+    yield images, judge
+    torch.set_num_threads(1)
 
 
 def test_a_judge_of_real_digits_reads_the_drawn_ones(images_and_judge):
