@@ -149,4 +149,7 @@ def lonely(request, tmp_path_factory):
                 cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
-    return found
+    yield found
+    for _, process in found.values():  # Where the tests stop at the first failure, say.
+        process.kill()
+        process.wait()

@@ -601,7 +601,10 @@ def killers(request, tmp_path_factory):
             [sys.executable, "-c", code, str(ROOT)], cwd=folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-    return found
+    yield found
+    for _, process in found.values():  # Where the tests stop at the first failure, say.
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows does not have")
