@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -115,6 +116,24 @@ def weights(network):
 def same(first, second):
     """Whether two results of weights() agree bit for bit."""
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+class Placeless(TorchFunctionMode):
+    """Collects the lines of a script that ask for a new tensor without saying where."""
+
+    makers = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.zeros, torch.ones,
+              torch.full, torch.empty, torch.arange, torch.linspace, torch.tensor}  # fmt: skip
+
+    def __init__(self, script):
+        super().__init__()
+        self.script, self.found = script, []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        caller = sys._getframe(1)  # An optimizer of torch may keep its count of steps on the CPU.
+        if function in self.makers and caller.f_code.co_filename == self.script.__file__:
+            if "device" not in (kwargs or {}):
+                self.found.append((function.__name__, f"line {caller.f_lineno}"))
+        return function(*args, **(kwargs or {}))
 
 
 SHRINK = """

@@ -90,7 +90,7 @@ GROUPS = {
         "each": {"rate_5e-5": {"LEARNING_RATE": 5e-5}, "rate_1e-3": {"LEARNING_RATE": 1e-3}},
     },
     "precision": {
-        "script": "train_gan", "epochs": 20, "seeds": (0, 1), "all": {},
+        "script": "train_gan", "epochs": 50, "seeds": (0, 1, 2), "all": {},
         "each": {"float32": {}, "bfloat16": {"PRECISION": "bfloat16"}},
     },
     "precision_dcgan": {**DCGAN, "all": {}, "each": {"float32": {}}},

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, SMALL
+from conftest import ROOT, SCRIPTS, SMALL, Placeless, same, weights
 
 PACKAGES = {"torch", "torchvision", "matplotlib", "PIL", "numpy"}
 
@@ -87,6 +87,51 @@ def test_no_constant_is_frozen(script):
             defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
             names = {n.id for d in defaults for n in ast.walk(d) if isinstance(n, ast.Name)}
             assert not names & all_constants, f"{getattr(node, 'name', 'lambda')}: {names}"
+
+
+# Another value for every constant that shapes the training.
+OTHER_VALUES = {
+    "LATENT_DIM": 9, "GENERATOR_HIDDEN": (20,), "DISCRIMINATOR_HIDDEN": (20,), "BATCH_SIZE": 3,
+    "LEARNING_RATE": 1e-3, "BETA1": 0.9, "PRECISION": "bfloat16", "SEED": 7, "GENERATOR": "conv",
+    "DISCRIMINATOR": "pool", "TRICKS": ("label_smoothing",),
+}  # fmt: skip
+# What the other constants do is tested by name: which data, how much of it, which files, how often.
+HAVE_TESTS_OF_THEIR_OWN = {
+    "DATASET", "DATA_DIR", "EPOCHS", "RESUME", "OUTPUT_DIR", "SAMPLE_EVERY", "SHOW_WINDOWS",
+    "LOSSES", "SEEDS", "SAMPLES",
+}  # fmt: skip
+
+
+def trained(script, images):
+    """The weights of a generator after an epoch of these images."""
+    device = torch.device("cpu")
+    several = script.__name__ == "compare_losses"
+    gan = script.build_gan(device, "WGAN", 0) if several else script.build_gan(device)
+    script.train_epoch(gan, images)
+    return weights(gan.generator)
+
+
+def test_every_constant_acts(script, images, monkeypatch):
+    for name, value in {"BATCH_SIZE": 4, **SMALL[script.__name__]}.items():
+        monkeypatch.setattr(script, name, value)
+    before = trained(script, images[:8])
+    assert same(before, trained(script, images[:8])), "the same constants, the same weights"
+    for name in constants(script).keys() - HAVE_TESTS_OF_THEIR_OWN:
+        with monkeypatch.context() as patch:
+            patch.setattr(script, name, OTHER_VALUES[name])
+            assert not same(before, trained(script, images[:8])), f"{name} does nothing"
+
+
+def test_what_training_makes_it_makes_where_the_images_are(script, images, monkeypatch):
+    """A tensor that is made on the CPU ends a training on a GPU: seen here without a GPU."""
+    for name, value in {"BATCH_SIZE": 4, **SMALL[script.__name__]}.items():
+        monkeypatch.setattr(script, name, value)
+    with Placeless(script) as made:
+        trained(script, images[:8])
+    assert made.found == []
+    with Placeless(script) as made:
+        script.draw_digits(1)
+    assert made.found, "it notices: drawn digits are made on the CPU"
 
 
 def test_every_function_is_used_and_every_public_one_explained(script):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import train_dcgan_variant as script
+from conftest import Placeless
 from torch import nn
 
 TRICKS = (
@@ -563,7 +564,9 @@ def test_walks_go_from_sample_to_sample_through_usual_latents(digits, studies, m
     script.train_step(gan, digits)
     drawn, generate = [], script.generate
     monkeypatch.setattr(script, "generate", lambda g, z: drawn.append(z) or generate(g, z))
-    walks, title, ends, steps = studies(gan, digits)[0]
+    with Placeless(script) as made:
+        walks, title, ends, steps = studies(gan, digits)[0]
+    assert made.found == [], "where the latents are"
     assert title == "Walks between latents: GAN on digits, after epoch 1"
     assert ends == ["A1 to A2", "A3 to A4", "A5 to A6", "A7 to A8",
                     "B1 to B2", "B3 to B4", "B5 to B6", "B7 to B8"]  # fmt: skip
