@@ -66,6 +66,7 @@ Unlike in [GAN, alg. 1], D and G learn from the same batch of fake images: one p
 # %% 2. Imports
 import copy
 import csv
+import ctypes
 import io
 import math
 import platform
@@ -805,6 +806,14 @@ def open_output():
         raise SystemExit(f"Cannot write to OUTPUT_DIR, {OUTPUT_DIR!r}: {error.strerror}.") from None
 
 
+def keep_freed_memory():
+    """Have Linux keep freed memory for the next step. It saves a tenth of the time."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give back no free space below 2 GB,
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: and take all blocks below 32 MB from that space.
+
+
 def announce(gan, images, data_name):
     """Print what this run works with."""
     device = torch.cuda.get_device_name() if images.is_cuda else images.device.type
@@ -832,6 +841,7 @@ def show_windows():
 def main():
     check_constants()
     open_output()
+    keep_freed_memory()
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
     # Without this, a GPU may add up a convolution in another order each time, whatever the SEED.

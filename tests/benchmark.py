@@ -2,8 +2,8 @@
 
 Run it:  python tests/benchmark.py    (There are no options: edit the constants below.)
 It needs MNIST in the scripts' DATA_DIR, seen from the current folder, and about six minutes on two
-idle processor cores. It is no test: nothing can fail. Three loops take turns, STEPS steps each,
-ROUNDS times over, so that whatever slows the machine down slows all of them:
+idle processor cores. It is no test: nothing can fail. Three loops take turns of STEPS steps, ROUNDS
+times over, so that whatever slows the machine down slows all of them:
 
 tutorial  The tutorial's own loop, written anew from its text: a DataLoader whose transforms convert
           image by image, Sigmoid and BCELoss, the step as printed.
@@ -16,6 +16,9 @@ floor     Nothing but the matrix products and convolutions that our step cannot 
           weights, and of its layers' inputs but for the first's. Left out: biases, activations,
           BatchNorm, losses, optimizers, random numbers, choosing the images.
 
+Each loop has a process of its own, because train_dcgan_variant.py changes how memory is handled in the
+whole process (keep_freed_memory): for ours and the floor, but not for the tutorial.
+
 The scripts have no constant for torch.compile: there was no GPU to measure what it would bring.
 
 Seconds an epoch are the median of the rounds (and their range), scaled to 60,000 images, without
@@ -26,6 +29,7 @@ are measured on processes of their own, which run the script on all of MNIST in 
 
 import importlib
 import itertools
+import multiprocessing
 import os
 import platform
 import re
@@ -34,6 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +55,7 @@ SCRIPTS = {  # Each script's tutorial, and in how many batches real and fake ima
     "train_dcgan_variant": ("tutorial C", 2),
 }
 ROOT = Path(__file__).resolve().parent.parent  # The folder of the scripts.
+sys.path.insert(0, str(ROOT))
 
 
 # %% The tutorials' loops
@@ -170,54 +176,79 @@ def spread(values):
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def benchmark(script, device, precisions):
-    """Time a script's loops in turns. Returns the seconds an epoch of each, in lists."""
-    tutorial, chunks = SCRIPTS[script.__name__]
-    size, images = script.BATCH_SIZE, script.load_images()[0].to(device)
+def prepare(name, loop, precision):
+    """In the process of a loop: build all that its turns need."""
+    global run
+    script, device = importlib.import_module(name), find_device()
+    (tutorial, chunks), size = SCRIPTS[name], script.BATCH_SIZE
+    script.PRECISION = precision
     script.show_progress = lambda number, count: None  # It would write over our own line.
-
-    def run_ours(precision, gan):
-        script.PRECISION = precision
-        script.train_epoch(gan, images[: STEPS * size])
-
-    def run_floor(calls):
-        for call in calls * STEPS:
-            call()
-
-    loops = {tutorial: tutorial_loop(tutorial, script.DATA_DIR, device)}
-    for precision in precisions:
-        script.PRECISION, dtype = precision, getattr(torch, precision)
+    if loop != "tutorial" and hasattr(script, "keep_freed_memory"):
+        script.keep_freed_memory()  # As main() does.
+    images = script.load_images()[0].to(device)
+    if loop == "tutorial":
+        steps = tutorial_loop(tutorial, script.DATA_DIR, device)
+    elif loop == "ours":
+        steps = partial(script.train_epoch, script.build_gan(device), images[: STEPS * size])
+    else:
+        dtype = getattr(torch, precision)
         latents = torch.randn(size, script.LATENT_DIM, device=device)
         calls = products(script.Generator().to(device), latents, dtype)
         for batch in images[: 2 * size].chunk(chunks):
             calls += products(script.Discriminator().to(device), batch, dtype)
         calls += products(script.Discriminator().to(device), images[:size], dtype, through=True)
-        loops[f"ours, {precision}"] = partial(run_ours, precision, script.build_gan(device))
-        loops[f"floor, {precision}"] = partial(run_floor, calls)
-    times = {loop: [] for loop in loops}
+
+        def steps():
+            for call in calls * STEPS:
+                call()
+
+    def run():
+        return timed(device, steps) * len(images) / (STEPS * size)
+
+
+def turn():
+    """Seconds an epoch, from one turn of the loop that prepare has built in this process."""
+    return run()
+
+
+def benchmark(name, precisions):
+    """Time a script's loops in turns. Returns the seconds an epoch of each, in lists."""
+    loops = [("tutorial", "float32")]
+    for precision in precisions:
+        loops += [("ours", precision), ("floor", precision)]
+    times, processes = {loop: [] for loop in loops}, {}
+    for loop in loops:
+        processes[loop] = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        processes[loop].submit(prepare, name, *loop).result()
     for number in range(ROUNDS + 1):
-        for loop, run in loops.items():
-            show(f"{script.__name__}: round {number} of {ROUNDS}, {loop}")
-            times[loop].append(timed(device, run) * len(images) / (STEPS * size))
+        for loop in loops:
+            show(f"{name}: round {number} of {ROUNDS}, {', '.join(loop)}")
+            times[loop].append(processes[loop].submit(turn).result())
+    for process in processes.values():
+        process.shutdown()
     return {loop: seconds[1:] for loop, seconds in times.items()}  # Round 0 was to warm up.
 
 
-def main():
+def find_device():
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+
+
+def main():
+    device = find_device()
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else device
     info = Path("/proc/cpuinfo")  # On Linux alone.
     name = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
     print(f"Machine   {name[1] if name else platform.processor()}, {os.cpu_count()} cores, "
-          f"{platform.system()}\nDevice    {torch.cuda.get_device_name() if cuda else device}, "
-          f"{torch.get_num_threads()} CPU threads\nVersions  Python {platform.python_version()}, "
-          f"torch {torch.__version__}, torchvision {torchvision.__version__}", flush=True)
+          f"{platform.system()}\nDevice    {device_name}, {torch.get_num_threads()} CPU threads\n"
+          f"Versions  Python {platform.python_version()}, torch {torch.__version__}, "
+          f"torchvision {torchvision.__version__}", flush=True)
     square = torch.randn(1024, 1024, device=device)
     slow, fast = (min(timed(device, torch.mm, factor, factor) for _ in range(9))
                   for factor in (square, square.bfloat16()))
     precisions = ["float32", "bfloat16"]
     if fast >= slow:
         print(f"Skipped   {precisions.pop()}, in which this machine does not multiply faster")
-    sys.path.insert(0, str(ROOT))
     alone = {}
     for name in SCRIPTS:
         if not (ROOT / f"{name}.py").exists():
@@ -234,15 +265,16 @@ def main():
     rows = [["script", "loop", "seconds an epoch", "images a second", "tutorial / ours",
              "ours / floor", "seconds to first batch", "peak memory"], ["---"] * 8]
     for script, its_own in alone.items():
-        times = benchmark(script, device, precisions)
+        times = benchmark(script.__name__, precisions)
         medians = [statistics.median(seconds) for seconds in times.values()]
         for number, (loop, seconds) in enumerate(times.items()):
-            rows.append([f"`{script.__name__}.py`", loop, spread(seconds),
+            shown = SCRIPTS[script.__name__][0] if number == 0 else ", ".join(loop)
+            rows.append([f"`{script.__name__}.py`", shown, spread(seconds),
                          f"{60_000 / medians[number]:,.0f}", "", "", "", ""])
-            if loop.startswith("ours"):  # The tutorial's is the first loop, the floor's the next.
+            if loop[0] == "ours":  # The tutorial's is the first loop, the floor's the next.
                 rows[-1][4] = f"{medians[0] / medians[number]:.2f}"
                 rows[-1][5] = f"{medians[number] / medians[number + 1]:.2f}"
-            if loop == "ours, float32":
+            if loop == ("ours", "float32"):
                 rows[-1][6:] = its_own
     print("", *("| " + " | ".join(row) + " |" for row in rows), sep="\n")
 

@@ -1,7 +1,9 @@
 """The networks of train_dcgan_variant.py against their sources, its BatchNorm, and each trick."""
 
 import copy
+import ctypes
 import math
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -219,6 +221,28 @@ def test_a_batch_size_of_one_is_refused(constants):
     constants(BATCH_SIZE=1)
     with pytest.raises(SystemExit, match="BATCH_SIZE = 1 .* from 2 to 60000"):
         script.check_constants()
+
+
+# Memory
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_memory_serves_the_next_step(digits):
+    import resource  # Windows has none.
+
+    gan, images = script.build_gan(CPU), digits.repeat(7, 1, 1, 1)[:128]
+
+    def new_pages():
+        for _ in range(2):  # In the first step all memory is new to the process in any case.
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            script.train_step(gan, images)
+            count = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        return count
+
+    for threshold in (-1, -3):  # As glibc has them at the start of a process.
+        ctypes.CDLL(None).mallopt(threshold, 2**17)
+    at_first = new_pages()
+    script.keep_freed_memory()
+    count = new_pages()
+    assert count < 2000 < at_first, f"{count} pages were new in the second step, before {at_first}"
 
 
 # Tricks: names
