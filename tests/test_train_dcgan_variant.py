@@ -231,7 +231,7 @@ def test_freed_memory_serves_the_next_step(digits):
     gan, images = script.build_gan(CPU), digits.repeat(7, 1, 1, 1)[:128]
 
     def new_pages():
-        for _ in range(2):  # In the first step all memory is new to the process in any case.
+        for _ in range(3):  # In the first step all memory is new to the process in any case.
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             script.train_step(gan, images)
             count = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -242,7 +242,7 @@ def test_freed_memory_serves_the_next_step(digits):
     at_first = new_pages()
     script.keep_freed_memory()
     count = new_pages()
-    assert count < 2000 < at_first, f"{count} pages were new in the second step, before {at_first}"
+    assert count < at_first / 20, f"{count} pages were new in the third step, before {at_first}"
 
 
 # Tricks: names
