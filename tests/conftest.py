@@ -29,6 +29,7 @@ SMALL = {
 def pytest_configure(config):
     config.addinivalue_line("markers", "mnist: needs the real MNIST in data/")
     config.addinivalue_line("markers", "gpu: needs a CUDA or MPS device")
+    config.addinivalue_line("markers", "waits: for a process that runs beside the other tests")
     config.addinivalue_line("filterwarnings", "error")
     # Old versions of matplotlib call functions of pyparsing by names that are outdated now.
     config.addinivalue_line("filterwarnings", "ignore:'.*' .*deprecated:DeprecationWarning")
@@ -46,6 +47,8 @@ def pytest_collection_modifyitems(items):
         for mark, reason in missing.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    # Last what waits for other processes, and then what uses all processor cores.
+    items.sort(key=lambda item: [bool(item.get_closest_marker(name)) for name in ("mnist", "waits")])
 
 
 @pytest.fixture(params=SCRIPTS)
@@ -82,6 +85,8 @@ def dot_png(figure, dpi=110):
 def small(small_with_pictures, monkeypatch):
     """The script as below, but with dots for pictures."""
     monkeypatch.setattr(small_with_pictures, "png", dot_png)
+    for name in ("draw_grid", "draw_curves"):
+        monkeypatch.setattr(small_with_pictures, name, lambda *arguments: None)
     return small_with_pictures
 
 
@@ -169,6 +174,6 @@ def lonely(request, tmp_path_factory):
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
     yield found
-    for _, process in found.values():  # Where the tests stop at the first failure, say.
-        process.kill()
-        process.wait()
+    for _, process in found.values():
+        with process:  # Waits for its end and closes its pipes.
+            process.kill()  # Where the tests stop at the first failure, say.

@@ -5,6 +5,7 @@ No MNIST here: the images are drawn digits or plain tensors, and everything is s
 
 import copy
 import csv
+import functools
 import math
 from pathlib import Path
 
@@ -32,15 +33,20 @@ def equal(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@functools.cache
+def digits(seed, draw_digits=script.draw_digits):
+    """160 digits and their labels, drawn once for all tests."""
+    return draw_digits(160, seed)
+
+
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Small networks, few images and steps, and a folder of its own."""
-    draw_digits = script.draw_digits
     for name, value in {
         "DATASET": "drawn", "LATENT_DIM": 8, "GENERATOR_HIDDEN": (32,), "SAMPLES": 120,
         "DISCRIMINATOR_HIDDEN": (32,), "BATCH_SIZE": 32, "EPOCHS": 2,
         "OUTPUT_DIR": str(tmp_path / "out"),
-        "draw_digits": lambda _, seed=0: draw_digits(160, seed),
+        "draw_digits": lambda _, seed=0: [part.clone() for part in digits(seed)],
     }.items():
         monkeypatch.setattr(script, name, value)
 

@@ -580,11 +580,11 @@ for deadly in range(1, 200, EVERY):
 """
 
 
-@pytest.fixture(scope="module", autouse=hasattr(os, "fork"))
+@pytest.fixture(scope="session", autouse=hasattr(os, "fork"))
 def killers(request, tmp_path_factory):
     """For each script a process that kills and resumes it, and its folder.
 
-    They run beside the other tests of this file, because they take the longest.
+    They run beside the other tests, because they take the longest.
     """
     found = {}
     test = "test_killed_at_many_moments_and_resumed_gives_the_same_weights"
@@ -602,11 +602,12 @@ def killers(request, tmp_path_factory):
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
     yield found
-    for _, process in found.values():  # Where the tests stop at the first failure, say.
-        process.kill()
-        process.wait()
+    for _, process in found.values():
+        with process:  # Waits for its end and closes its pipes.
+            process.kill()  # Where the tests stop at the first failure, say.
 
 
+@pytest.mark.waits
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows does not have")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_killed_at_many_moments_and_resumed_gives_the_same_weights(name, killers):

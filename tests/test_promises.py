@@ -203,6 +203,7 @@ def test_shape_comments_tell_what_the_layers_return(script, monkeypatch):
         assert claim in shapes, f"no layer returns {claim}; they return {sorted(shapes)}"
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_alone_in_a_folder_it_runs_and_writes_only_its_output(name, lonely):
     folder, process = lonely[name]
