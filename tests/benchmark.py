@@ -2,7 +2,7 @@
 
 Run it:  python tests/benchmark.py    (There are no options: edit the constants below.)
 It needs MNIST in the scripts' DATA_DIR, seen from the current folder, and about six minutes on two
-idle processor cores. It is no test: nothing can fail. Three loops take turns of STEPS steps, ROUNDS
+idle processor cores. It is no test: nothing can fail. The loops take turns of STEPS steps, ROUNDS
 times over, so that whatever slows the machine down slows all of them:
 
 tutorial  The tutorial's own loop, written anew from its text: a DataLoader whose transforms convert
@@ -202,7 +202,7 @@ def prepare(name, loop, precision):
             for call in calls * STEPS:
                 call()
 
-    def run():
+    def run():  # For turn(), which is called later in this process.
         return timed(device, steps) * len(images) / (STEPS * size)
 
 

@@ -1,5 +1,9 @@
-"""What all tests share: the scripts, made small, and a seeded GAN of each."""
+"""What all tests share: the scripts, made small, and a seeded GAN of each.
 
+Some files of tests are for all scripts and some for one of them, so keep the three scripts together.
+"""
+
+import functools
 import importlib
 import io
 import os
@@ -14,9 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 
-# Constants that make the networks of a script tiny.
+# Constants that make a script quick: tiny networks where it has constants for them, few samples.
 SMALL = {
     "train_gan": {"GENERATOR_HIDDEN": (16,), "DISCRIMINATOR_HIDDEN": (16,), "LATENT_DIM": 8},
     "train_dcgan_variant": {"LATENT_DIM": 8},
@@ -24,6 +27,7 @@ SMALL = {
         "GENERATOR_HIDDEN": (16,), "DISCRIMINATOR_HIDDEN": (16,), "LATENT_DIM": 8, "SAMPLES": 100,
     },
 }
+SCRIPTS = sorted(name for name in SMALL if (ROOT / f"{name}.py").exists())
 
 
 def pytest_configure(config):
@@ -49,6 +53,15 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reason))
     # Last what waits for other processes, and then what uses all processor cores.
     items.sort(key=lambda item: [bool(item.get_closest_marker(name)) for name in ("mnist", "waits")])
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(request, monkeypatch):
+    """The tests know what a CPU does, so the scripts find no GPU, but in the tests that are for one."""
+    if not request.node.get_closest_marker("gpu"):
+        no = functools.cache(lambda: False)  # A cached function, as torch expects it to be.
+        monkeypatch.setattr(torch.cuda, "is_available", no)
+        monkeypatch.setattr(torch.backends.mps, "is_available", no)
 
 
 @pytest.fixture(params=SCRIPTS)
@@ -134,7 +147,8 @@ class Placeless(TorchFunctionMode):
         self.script, self.found = script, []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        caller = sys._getframe(1)  # An optimizer of torch may keep its count of steps on the CPU.
+        # Only lines of the script count: an optimizer of torch may keep its steps on the CPU.
+        caller = sys._getframe(1)
         if function in self.makers and caller.f_code.co_filename == self.script.__file__:
             if "device" not in (kwargs or {}):
                 self.found.append((function.__name__, f"line {caller.f_lineno}"))
@@ -151,6 +165,7 @@ assert os.listdir(".") == ["NAME.py"], "importing wrote something"
 draw = script.draw_digits
 script.draw_digits = lambda count, seed=0: draw(count // 100, seed)
 for name, value in SETTINGS.items():
+    assert hasattr(script, name), name
     setattr(script, name, value)
 script.main()
 """
@@ -158,7 +173,10 @@ script.main()
 
 @pytest.fixture(scope="session", autouse=True)
 def lonely(request, tmp_path_factory):
-    """For each script a process that runs a copy alone in a folder, beside all other tests."""
+    """For each script a process that runs a copy alone in a folder, beside all other tests.
+
+    It is for one test alone, and autouse so that the processes start before the first test.
+    """
     found = {}
     test = "test_alone_in_a_folder_it_runs_and_writes_only_its_output"
     for name in needed_scripts(request, test):
@@ -171,7 +189,7 @@ def lonely(request, tmp_path_factory):
             found[name] = folder, subprocess.Popen(
                 [sys.executable, "-B", "-c", code],
                 cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
             )  # fmt: skip
     yield found
     for _, process in found.values():

@@ -88,7 +88,7 @@ def test_discriminator_step_changes_the_discriminator_and_leaves_the_generator_a
     assert all(changed), changed
 
 
-def test_generator_step_changes_the_generator_and_leaves_the_discriminator_alone(gan_script, gan):
+def test_generator_step_changes_the_generator_and_no_weight_of_the_discriminator(gan_script, gan):
     fake_images = fakes(gan_script, gan, 16)
     before_g, before_d = weights(gan.generator), dict(gan.discriminator.named_parameters())
     before_d = {name: weight.detach().clone() for name, weight in before_d.items()}
@@ -237,7 +237,7 @@ def test_bfloat16_rounds_the_products_and_keeps_weights_and_results_in_float32(
 
 
 @pytest.mark.gpu
-def test_a_step_on_the_gpu_agrees_with_the_cpu(gan_script, images):
+def test_on_a_gpu_the_generator_agrees_with_the_cpu_and_a_step_is_finite(gan_script, images):
     device = torch.device("cuda" if torch.cuda.is_available() else "mps")
     gans = [gan_script.build_gan(place) for place in (torch.device("cpu"), device)]
     assert same(weights(gans[0].generator), weights(gans[1].generator.cpu()))
