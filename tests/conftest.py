@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def no_gpu(request, monkeypatch):
-    """The tests know what a CPU does, so the scripts find no GPU, but in the tests that are for one."""
+    """The scripts find no GPU, because the tests know what a CPU does. Those for a GPU find it."""
     if not request.node.get_closest_marker("gpu"):
         no = functools.cache(lambda: False)  # A cached function, as torch expects it to be.
         monkeypatch.setattr(torch.cuda, "is_available", no)

@@ -578,11 +578,12 @@ for deadly in range(1, 200, STRIDE):
     saved = Path(out, "checkpoint.pt")
     if saved.exists():
         torch.load(saved, weights_only=True)
-    if code == 0:  # So early that it never came.
+    if code == 0:  # The run was over before that moment came.
         break
     assert code == -signal.SIGKILL, code
     assert run(out, True, 0) == 0
     print(out)
+assert code == 0, "a run has more moments than were tried"
 """
 
 
