@@ -3,17 +3,16 @@
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.9"]
 # ///
 # %% 1. What and how
-"""Train one GAN with three losses, BCE, LSGAN and WGAN, and measure which draws better digits.
+"""Train one GAN with several losses, and measure which of them draws better digits.
 
-A loss says what the two networks of a GAN play for. Each loss starts from the same weights here,
-meets the same real images and random numbers in the same order, and has the same number of
-generator steps. Optimizer, learning rates and steps of D before each step of G are its own: see
-section 6. (WGAN takes 5 of these, so it gets 5 times as far in the images and random numbers.) Then
-a judge compares their images with real ones: a small classifier of real digits, whom the GANs
-never meet.
+A loss says what the two networks of a GAN play for. All losses start from the same weights here.
+They see the same real images and the same latents in the same order, and they take the same number
+of generator steps. What differs is the optimizer, its rates, and how many steps D takes before each
+step of G (for WGAN 5, so it also sees 5 times as many images): see section 6. Then a judge, which
+is a small classifier of real digits that the GANs never meet, compares their images with real ones.
 
-D is a critic here, as [WGAN] says: it gives an image a score D(x), the higher, the more real it
-finds it. Only with BCE is the score a logit, whose sigmoid is a probability.
+D is also called a critic: it gives an image a score, and a higher score means more real. Only for
+BCE is the score a logit, whose sigmoid is a probability.
 
 Run it:  python compare_losses.py     (There are no options: edit the constants in section 3.)
 
@@ -21,79 +20,101 @@ It writes to outputs/compare_losses/:
     comparison.png                     images, loss curves and distances of all losses: look here
     comparison.md, comparison.csv      the final table, to paste into a report and as a file
     history.csv                        the table that it prints while it trains
-    generator_bce.pt, generator_lsgan.pt, generator_wgan.pt     weights, those of the first seed
-    judge.pt                           the judge, used again by later runs on the same data
-    checkpoint.pt                      all that RESUME = True needs to go on with what is missing
-A new run moves the files of an earlier one to outputs/compare_losses/earlier_1/ (then 2, 3, ...).
+    generator_bce.pt ...               the weights of each loss's generator, for the first seed
+    generated_bce.npy ...              10,000 images of each of these
+    judge.pt                           the judge, which later runs and measurements use again
+    checkpoint_bce_0.pt ...            for each loss and seed, all that RESUME = True needs
+    run.txt                            the constants and the versions of this run
+A new run moves the files of an earlier one to outputs/compare_losses/earlier_1/ (then 2, 3, ...),
+but not the judge.
+
+Measure any other images, such as those of train_gan.py, with two lines of Python:
+    import compare_losses
+    compare_losses.measure_digits("outputs/train_gan/generated.npy")
 
 How to read the tables:
-    loss D, loss G   what D and G minimise: means over the epoch. If D takes several steps before
-                     one of G, its last counts. Each loss has a scale of its own, so they cannot be
-                     compared, and they do not say how good the images are.
-    D(x), D(G(z))    mean scores of real and fake images. For WGAN the difference is an estimate of
-                     how far apart real and fake images are, up to a factor, as long as D keeps up:
-                     then it falls as the images get better.
+    loss D, loss G   what D and G minimise: means over the epoch, without penalties. Each loss has a
+                     scale of its own, so they cannot be compared, and they do not say how good the
+                     images are.
+    real score,      the mean score of real and of fake images. For WGAN the difference estimates
+    fake score       how far apart the two are, up to a factor, as long as D keeps up.
     distance         Frechet distance between what the judge sees in fake and in real images. Less
-                     is better, and it is this that compares the losses. With the network Inception
-                     as the judge it is called FID.
-    kernel           KID with this judge: less is better
-    score, digits, evenness, precision, recall    more is better; section 9 explains them
+                     is better. This is what compares the losses. With the network Inception as the
+                     judge it is called FID.
+    G itself         the same for G's own weights: all other figures are of their average
+    readable         the share of images in which the judge names a digit at more than 90 %
+    digits           how many of the ten are drawn, each in at least 1 % of the images
+    precision        the share of fake images that look real
+    recall           the share of real images that some fake image comes near
     seconds          of training, without the judge's work
-    time left        of this loss and seed
-    real images      training images in place of fake ones: hardly a GAN gets nearer
+    minutes left     of the whole run, as far as its speed so far tells
+    real images      training images that the judge has not learnt from, in place of fake ones
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
 [GAN]     Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
-[DCGAN]   Radford et al. 2015, arxiv.org/abs/1511.06434
+[DCGAN]   Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
 [LSGAN]   Mao et al. 2016, Least Squares GANs, arxiv.org/abs/1611.04076
 [WGAN]    Arjovsky et al. 2017, Wasserstein GAN, arxiv.org/abs/1701.07875
 [WGAN-GP] Gulrajani et al. 2017, Improved Training of Wasserstein GANs, arxiv.org/abs/1704.00028
-[HINGE]   Miyato et al. 2018, Spectral Normalization for GANs, arxiv.org/abs/1802.05957
+[HINGE]   Lim and Ye 2017, Geometric GAN, arxiv.org/abs/1705.02894 (and Tran et al. 2017)
+[R1]      Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
+[R3GAN]   Huang et al. 2024, The GAN is dead; long live the GAN!, arxiv.org/abs/2501.05441
+[LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
+[AVERAGE] Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
 [EQUAL]   Lucic et al. 2018, Are GANs Created Equal?, arxiv.org/abs/1711.10337
-[IS]      Salimans et al. 2016, Improved Techniques for Training GANs, arxiv.org/abs/1606.03498
-[FID]     Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
-[KID]     Binkowski et al. 2018, Demystifying MMD GANs, arxiv.org/abs/1801.01401
+[FID]     Heusel et al. 2017, Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
 [PR]      Kynkaanniemi et al. 2019, Improved Precision and Recall, arxiv.org/abs/1904.06991
 """
 
 # %% 2. Imports
+import contextlib
+import copy
 import csv
 import io
+import itertools
 import math
+import os
 import platform
+import socket
+import sqlite3
 import statistics
 import sys
-import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+# A notebook that starts this script with "!" sets a drawing backend that may be missing here.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
+
 import matplotlib
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 # %% 3. Constants
 # Data
 DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits made on the spot, no download.
 DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if it is missing.
 # What is compared
-LOSSES = ("BCE", "LSGAN", "WGAN")  # Also "WGAN-GP", "hinge", and what you add in section 6.
+LOSSES = ("BCE", "LSGAN", "WGAN", "BCE-R1")  # Also "WGAN-GP", "hinge", "R3GAN": see section 6.
 SEEDS = (0,)  # One run of each loss for each seed. (0, 1, 2) shows how much is chance. [EQUAL]
 # Networks
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four of them.
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
-# Training (learning rates stand with the losses, in section 6)
-EPOCHS = 15  # In each, G takes a step for each batch of the data, WGAN's D 5. More: better digits.
-BATCH_SIZE = 128  # Real images in a step: 128 in [DCGAN]. Smaller: more, noisier steps.
-PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
-RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
+# Training (learning rates and penalties stand with the losses, in section 6)
+EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
+BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
+AVERAGE = 8  # Figures are those of an average of G's weights (section 7), 0 for G itself.
+DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
+RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
 SAMPLES = 10_000  # Images of each G that are judged. With fewer, distances come out larger.
 OUTPUT_DIR = "outputs/compare_losses"  # Relative to the folder that you start in, as DATA_DIR is.
@@ -104,15 +125,13 @@ def load_images(train=True):
     """Read the whole dataset into memory: 60,000 images, or else the 10,000 for testing.
 
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
-    labels, int64 [N], which the GAN never sees; and the name of what was loaded. Exits with a
-    message if a file is damaged.
+    labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    if DATASET == "drawn" or not fetch_dataset():
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None
+    if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    dataset = getattr(torchvision.datasets, DATASET)(DATA_DIR, train=train)
-    # One tensor, converted once. A DataLoader would convert each image again in every epoch, which
-    # takes longer than the networks do.
+    # All images become one tensor, once. A DataLoader would convert each image anew in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -127,7 +146,7 @@ class Generator(nn.Module):
         hidden = []  # [B, 128], then [B, 256], then [B, 512]
         for inputs, outputs in zip(widths, widths[1:]):
             # BatchNorm gives each value mean 0 and standard deviation 1 over the batch, and then
-            # those that it learns.
+            # a scale and a shift that it learns.
             hidden += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(
             *hidden,
@@ -137,16 +156,15 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents):
-        with mixed_precision(latents.device):
-            return self.layers(latents).float()
+        return self.layers(latents)
 
 
 class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into a score each, [B, 1]: the higher, the more real.
 
     It ends without a Sigmoid: BCE has it in its loss, and the others need scores without bounds. It
-    has no BatchNorm: that would mix an image's score with the other images of its batch, while the
-    gradient penalty is about each image by itself [WGAN-GP, sec. 4].
+    has no BatchNorm, which would mix an image's score with the other images of its batch, while the
+    gradient penalties are about each image by itself [WGAN-GP, sec. 4].
     """
 
     def __init__(self):
@@ -163,105 +181,137 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images):
-        with mixed_precision(images.device):
-            return self.layers(images).float()
-
-
-def mixed_precision(device):
-    """A context in which layers multiply in bfloat16 if PRECISION says so; weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=PRECISION == "bfloat16")
+        return self.layers(images)
 
 
 # %% 6. Losses
-def loss_table():
-    """Every loss by its name. To add a sixth, add an entry, and its name to LOSSES.
+def loss_entry(
+    critic, generator, *, optimizer=torch.optim.Adam, betas=(0.0, 0.99), critic_lr=1e-3,
+    generator_lr=1e-3, critic_steps=1, clip=0, gp=0, r1=0, r2=0, penalty_every=1,
+):
+    """One entry of the table below, with the settings of those that it does not name.
 
-    critic, generator    what each minimises, a mean over the batch; real and fake: scores [B, 1]
-    optimizer, settings  how both networks learn, each at its own rate (_lr)
-    critic_steps         steps of the critic before each step of the generator
-    clip, penalty        what keeps the critic Lipschitz, which means that its score changes from an
-                         image to another at most by a constant times their difference. Without
-                         it, WGAN's critic could part the scores as far as it likes. clip: the
-                         largest weight; penalty: the factor of the gradient penalty; None: the
-                         loss does without. With one, the picture shows the estimate, no losses.
+    critic, generator  what each network minimises, a mean over the batch, from the scores of real
+                       and of fake images, [B, 1] each
+    optimizer, betas   how both networks learn. betas are Adam's memory, None for RMSprop.
+    critic_lr, generator_lr   the step size of each
+    critic_steps       steps of the critic before each step of the generator
+    clip               the largest weight that the critic may have, 0 for any
+    gp, r1, r2         weights of the penalties below, 0 for none
+    penalty_every      critic steps from one penalty to the next, which is as many times as strong
     """
-    # Rates tried on MNIST, and the distance after 6 epochs, one seed each. The three losses share
-    # one, so that only the loss differs.
-    #     BCE    2e-4: 8.1  5e-4: 4.1  1e-3: 3.6      LSGAN  2e-4: 6.4  5e-4: 2.8  1e-3: 4.0
-    #     hinge  2e-4: 9.3  5e-4: 4.6  1e-3: 4.0
+    return SimpleNamespace(**locals())
+
+
+def loss_table():
+    """Every loss by its name. To add one, add an entry, and its name to LOSSES.
+
+    Each was tried with as many settings as the others, judged on training images that the judge
+    does not know: docs/results.md has that table.
+    """
     return {
-        "BCE": SimpleNamespace(  # [GAN, eq. 1; sec. 3 for G]. With P = sigmoid(score):
-            # -log P(x) - log(1 - P(G(z))). softplus(-score) is -log P without ever a log(0).
+        # [GAN, eq. 1; sec. 3 for G]. With P = sigmoid(score): -log P(x) - log(1 - P(G(z))) for D
+        # and -log P(G(z)) for G. softplus(-score) is -log P without ever a log(0).
+        "BCE": loss_entry(
             critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-            generator=lambda fake: F.softplus(-fake).mean(),  # -log P(G(z))
-            # betas: how long Adam remembers, as in [DCGAN, sec. 4]. fused is only faster.
-            optimizer=torch.optim.Adam, settings={"betas": (0.5, 0.999), "fused": True},
-            critic_lr=5e-4, generator_lr=5e-4, critic_steps=1, clip=None, penalty=None),
-        "LSGAN": SimpleNamespace(  # [LSGAN, eq. 9]: real images are to score 1, fake ones 0.
-            # (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
+            generator=lambda real, fake: F.softplus(-fake).mean()),
+        # The same with a penalty on D's slope at real images [R1], which lets G come to rest.
+        "BCE-R1": loss_entry(
+            critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+            generator=lambda real, fake: F.softplus(-fake).mean(),
+            r1=0.3, penalty_every=8),
+        # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
+        # for D, (D(G(z)) - 1)^2 / 2 for G. With targets a for fakes, b for reals and c in G's loss,
+        # G minimises Pearson's chi-squared divergence if b - c = 1 and b - a = 2. Here it does not.
+        "LSGAN": loss_entry(
             critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
-            generator=lambda fake: (fake - 1).square().mean() / 2,  # (D(G(z)) - 1)^2 / 2
-            optimizer=torch.optim.Adam, settings={"betas": (0.5, 0.999), "fused": True},
-            critic_lr=5e-4, generator_lr=5e-4, critic_steps=1, clip=None, penalty=None),
-        # Some tutorials keep a Sigmoid at the end of D and never clip. Then D(x) - D(G(z)) goes to
-        # 1 as D gets sure, whatever the images are like, and it no longer estimates a distance.
-        "WGAN": SimpleNamespace(  # [WGAN, eq. 3, alg. 1] No Adam: see its sec. 4.2.
-            critic=lambda real, fake: fake.mean() - real.mean(),  # D(G(z)) - D(x)
-            generator=lambda fake: -fake.mean(),  # -D(G(z))
-            # The critic has the paper's rate, and G a higher one. Tried for G, and the distance
-            # after 8 epochs:  2e-4: 3.6  5e-4: 2.5  1e-3: 2.2  2e-3: 3.0  (1e-4 for both: 4.3)
-            optimizer=torch.optim.RMSprop, settings={},
-            critic_lr=5e-5, generator_lr=1e-3, critic_steps=5, clip=0.01, penalty=None),
-        "WGAN-GP": SimpleNamespace(  # [WGAN-GP, eq. 3, alg. 1]: a penalty in place of the clip.
-            critic=lambda real, fake: fake.mean() - real.mean(),  # critic_step adds the penalty.
-            generator=lambda fake: -fake.mean(),  # -D(G(z))
-            optimizer=torch.optim.Adam, settings={"betas": (0.0, 0.9), "fused": True},
-            critic_lr=1e-4, generator_lr=1e-4, critic_steps=5, clip=None, penalty=10),
-        "hinge": SimpleNamespace(  # [HINGE, eqs. 16, 17], there with spectral normalisation.
-            # max(0, 1 - D(x)) + max(0, 1 + D(G(z))): nothing more to gain beyond 1 and -1.
+            generator=lambda real, fake: (fake - 1).square().mean() / 2),
+        # [WGAN, eq. 3, alg. 1]: D(G(z)) - D(x) for D, -D(G(z)) for G. A function is Lipschitz if it
+        # changes from point to point by at most a constant times their distance. Without that bound
+        # the critic could part the scores as far as it likes. The clip keeps it Lipschitz, with a
+        # constant that nobody knows: so G minimises the Wasserstein distance up to a factor.
+        # No Adam: see sec. 4.2. Some tutorials keep a Sigmoid and never clip: that is no WGAN.
+        "WGAN": loss_entry(
+            critic=lambda real, fake: fake.mean() - real.mean(),
+            generator=lambda real, fake: -fake.mean(),
+            optimizer=torch.optim.RMSprop, betas=None, critic_lr=5e-5, generator_lr=1e-3,
+            critic_steps=5, clip=0.01),
+        # [WGAN-GP, eq. 3, alg. 1]: a penalty in place of the clip.
+        "WGAN-GP": loss_entry(
+            critic=lambda real, fake: fake.mean() - real.mean(),
+            generator=lambda real, fake: -fake.mean(),
+            betas=(0.0, 0.9), critic_lr=1e-4, generator_lr=1e-4, critic_steps=5, gp=10),
+        # [HINGE]: max(0, 1 - D(x)) + max(0, 1 + D(G(z))): nothing more to gain beyond 1 and -1.
+        "hinge": loss_entry(
             critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-            generator=lambda fake: -fake.mean(),  # -D(G(z))
-            optimizer=torch.optim.Adam, settings={"betas": (0.5, 0.999), "fused": True},
-            critic_lr=5e-4, generator_lr=5e-4, critic_steps=1, clip=None, penalty=None),
+            generator=lambda real, fake: -fake.mean()),
+        # [R3GAN, sec. 2]: only the difference of a real and a fake score counts. In a pair, a fake
+        # has to beat a real image, so leaving out a kind of image does not pay. R1 and R2 together
+        # make D flat at real and at fake images, which the paper shows to converge.
+        "R3GAN": loss_entry(
+            critic=lambda real, fake: F.softplus(fake - real).mean(),
+            generator=lambda real, fake: F.softplus(real - fake).mean(),
+            r1=0.3, r2=0.3, penalty_every=8),
     }
 
 
-def gradient_penalty(critic, real_images, fake_images, share):
-    """The batch mean of (slope - 1)^2, at points between real (share 1) and fake images (0).
+def slopes(critic, images):
+    """The gradient of each image's score with respect to its pixels, [B, 1, 28, 28]."""
+    images = images.clone().requires_grad_()
+    # Each score depends on its own image only, so the gradient of their sum holds each slope.
+    # create_graph, because a penalty is differentiated as well, by D's weights.
+    (gradients,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    return gradients
 
-    The slope is the length of the gradient of the score with respect to the image. A critic that
-    is best for WGAN has slope 1 between real and fake images. [WGAN-GP, prop. 1, eq. 3]
+
+def penalty(loss, critic, real_images, fake_images, share):
+    """The sum of the penalties that an entry asks for.
+
+    r1, r2  half the mean squared length of the slopes at real and at fake images [R1, eqs. 9, 10].
+            G learns from nothing but D's slope. Where D is flat, G comes to rest.
+    gp      the mean of (length - 1)^2 of the slopes between real (share 1) and fake images (0).
+            A critic that is best for WGAN has slope 1 there. [WGAN-GP, prop. 1, eq. 3]
     """
-    points = (share * real_images + (1 - share) * fake_images).requires_grad_()
-    # create_graph, because the penalty, too, is differentiated: for the critic's weights.
-    (gradients,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
-    return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
+    value = torch.zeros((), device=real_images.device)
+    for weight, images in ((loss.r1, real_images), (loss.r2, fake_images)):
+        if weight:
+            value = value + weight / 2 * slopes(critic, images).square().sum((1, 2, 3)).mean()
+    if loss.gp:
+        between = slopes(critic, share * real_images + (1 - share) * fake_images)
+        value = value + loss.gp * (between.flatten(1).norm(dim=1) - 1).square().mean()
+    return value
 
 
 # %% 7. One training step
-def sample_latents(count, rng):
+#   1. G draws fake images, and the critic scores a batch of real images and these.
+#   2. The critic's weights move. For WGAN they are clipped. Steps 1 and 2 come critic_steps times.
+#   3. The new critic scores the last real and fake images again, and G's weights move.
+#   4. The average of G's weights moves a little towards G. Only figures and files use it.
+def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
-    return torch.randn(count, LATENT_DIM, generator=rng, device=rng.device)
+    return torch.randn(count, LATENT_DIM, generator=rng).to(device)
 
 
 def next_batch(gan, images):
     """The next BATCH_SIZE real images. Shuffles all of them anew when too few are left."""
     if len(gan.order) < BATCH_SIZE:
-        gan.order = torch.randperm(len(images), generator=gan.rng, device=images.device)
+        gan.order = torch.randperm(len(images), generator=gan.order_rng)
     batch, gan.order = gan.order[:BATCH_SIZE], gan.order[BATCH_SIZE:]
-    return images[batch]
+    return images[batch.to(images.device)]
 
 
-def critic_step(critic, optimizer, loss, real_images, fake_images, share):
-    """Teach D to score real above fake images. Returns loss D, mean D(x), mean D(G(z))."""
-    fake_images = fake_images.detach()  # Keeps the gradient out of G: only D learns now.
+def critic_step(critic, optimizer, loss, real_images, fake_images, share, penalty_weight=0):
+    """Teach D to score real above fake images. Returns loss D, mean scores of real and fake."""
+    fake_images = fake_images.detach()  # Keeps the gradient out of G, because only D learns now.
     # One pass with both halves is faster than two, and the same: D has no BatchNorm to mix them.
     real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
-    value = loss.critic(real_scores, fake_scores)
-    if loss.penalty:
-        value = value + loss.penalty * gradient_penalty(critic, real_images, fake_images, share)
+    value = to_minimise = loss.critic(real_scores, fake_scores)
+    if penalty_weight:
+        to_minimise = value + penalty_weight * penalty(
+            loss, critic, real_images, fake_images, share
+        )
     optimizer.zero_grad()
-    value.backward()
+    to_minimise.backward()
     optimizer.step()
     if loss.clip:
         with torch.no_grad():
@@ -270,53 +320,93 @@ def critic_step(critic, optimizer, loss, real_images, fake_images, share):
     return value.detach(), real_scores.detach().mean(), fake_scores.detach().mean()
 
 
-def generator_step(generator, critic, optimizer, loss, fake_images):
+def generator_step(generator, critic, optimizer, loss, real_images, fake_images):
     """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G."""
-    value = loss.generator(critic(fake_images))  # D has just changed, so it looks again.
+    # D has just changed, so it looks again. Only R3GAN needs the real images here.
+    real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
+    value = loss.generator(real_scores, fake_scores)
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs: compute it for G's weights only, not for D's too.
+    # The gradient reaches G through D. inputs limits it to G's weights, which saves D's.
     value.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return value.detach()
 
 
+@torch.no_grad()
+def update_average(average, generator, step):
+    """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
+
+    G never stands still: it circles around a good place, because D moves as well. The mean of its
+    path is nearer to that place. The share is 1 in step 0, so the average starts as a copy of G.
+    After n steps, the last n / AVERAGE of them count most: the window grows with the training.
+    """
+    share = AVERAGE / (AVERAGE + step)
+    for mean, weight in zip(average.parameters(), generator.parameters()):
+        mean.lerp_(weight, share)  # mean + share * (weight - mean)
+
+
 def train_step(gan, images):
-    """The critic steps of gan.loss, then one step of G. Returns loss D, loss G, D(x), D(G(z)) [4].
+    """The critic steps of gan.loss, then one step of G. Returns loss D, loss G and both scores [4].
 
     G learns from the fake images of the last critic step. (In [WGAN, alg. 1] it draws new ones.)
-    Loss D, D(x) and D(G(z)) are those of that step, too.
+    Loss D and the scores are those of that step, too.
     """
     loss = loss_table()[gan.loss]
     for _ in range(loss.critic_steps):
         real_images = next_batch(gan, images)  # [B, 1, 28, 28]
-        fake_images = gan.generator(sample_latents(len(real_images), gan.rng))  # [B, 1, 28, 28]
-        # Drawn even if unused, so that all losses meet the same random numbers.
-        share = torch.rand(len(real_images), 1, 1, 1, generator=gan.rng, device=images.device)
-        loss_d, d_real, d_fake = critic_step(
-            gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share
+        latents = sample_latents(len(real_images), gan.latents_rng, images.device)
+        fake_images = gan.generator(latents)  # [B, 1, 28, 28]
+        share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
+        # A penalty needs another pass through D. To save time, not every step has it. The effect is
+        # the same if it is as many times stronger, because D's slopes change slowly. [LAZY, 3.1]
+        penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
+        loss_d, real_score, fake_score = critic_step(
+            gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
+            penalty_weight if loss.r1 or loss.r2 or loss.gp else 0,
         )
         gan.critic_steps += 1
-    loss_g = generator_step(gan.generator, gan.discriminator, gan.optimizer_g, loss, fake_images)
-    gan.generator_steps += 1
-    return torch.stack([loss_d, loss_g, d_real, d_fake])
+    loss_g = generator_step(
+        gan.generator, gan.discriminator, gan.optimizer_g, loss, real_images, fake_images
+    )
+    if AVERAGE:
+        update_average(gan.average, gan.generator, gan.step)
+    gan.step += 1
+    return torch.stack([loss_d, loss_g, real_score, fake_score])
 
 
 # %% 8. Training
+def random_stream(use, seed):
+    """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
+
+    Generators with equal seeds give equal numbers. If SEED itself were used for the first weights
+    and for the fixed latents, both would be made of the same numbers. So each use has its own seed.
+    """
+    uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
+            "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
+    seeds = torch.randint(2**32, (len(uses),), generator=torch.Generator().manual_seed(seed))
+    return torch.Generator().manual_seed(seeds[uses.index(use)].item())
+
+
 def build_gan(device, loss, seed):
     """Make all that a training needs to go on: a checkpoint holds each entry of this namespace.
 
-    For one seed, each loss gets the same first weights, fixed latents and random numbers.
+    For one seed, each loss gets the same first weights, latents and order of the images.
     """
-    torch.manual_seed(seed)  # For the first weights.
-    gan = SimpleNamespace(loss=loss, seed=seed, generator_steps=0, critic_steps=0)
+    torch.manual_seed(random_stream("weights", seed).initial_seed())  # For the first weights.
+    gan = SimpleNamespace(loss=loss, seed=seed, step=0, critic_steps=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
+    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For figures, files.
     entry = loss_table()[loss]
+    settings = {"betas": entry.betas, "fused": True} if entry.betas else {}  # fused: only faster.
     weights_g, weights_d = gan.generator.parameters(), gan.discriminator.parameters()
-    gan.optimizer_g = entry.optimizer(weights_g, lr=entry.generator_lr, **entry.settings)
-    gan.optimizer_d = entry.optimizer(weights_d, lr=entry.critic_lr, **entry.settings)
-    gan.rng = torch.Generator(device).manual_seed(seed)  # A source of random numbers.
-    gan.fixed_latents = sample_latents(64, gan.rng)  # Always the same in pictures: only G changes.
-    gan.order = torch.empty(0, dtype=torch.int64, device=device)  # Indices of images yet to come.
+    gan.optimizer_g = entry.optimizer(weights_g, lr=entry.generator_lr, **settings)
+    gan.optimizer_d = entry.optimizer(weights_d, lr=entry.critic_lr, **settings)
+    gan.order_rng = random_stream("data order", seed)
+    gan.latents_rng = random_stream("training latents", seed)
+    gan.penalty_rng = random_stream("penalty", seed)
+    # Always the same latents in pictures, so that only G differs from one picture to the next.
+    gan.fixed_latents = sample_latents(64, random_stream("fixed latents", seed), device)
+    gan.order = torch.empty(0, dtype=torch.int64)  # Indices of images yet to come.
     gan.history = []  # The rows of the table, a dictionary each.
     return gan
 
@@ -331,62 +421,93 @@ def train_epoch(gan, images):
     return (totals / steps).tolist()  # Only here does the program wait for a GPU.
 
 
-def train(gan, images, judge, states, data_name):
-    """Train to the end of epoch EPOCHS. Measures, saves and prints a row after every epoch."""
-    for epoch in range(len(gan.history) + 1, EPOCHS + 1):
-        start = time.perf_counter()
-        loss_d, loss_g, d_real, d_fake = train_epoch(gan, images)
-        seconds = time.perf_counter() - start
-        if not math.isfinite(loss_d + loss_g):
-            raise SystemExit(f"Stopped: a loss of {gan.loss} in epoch {epoch} is not a finite "
-                             f"number. Lower its rates in section 6. What was saved is kept.")
-        distance = frechet_distance(judge.real_features, look_at_samples(judge, gan.generator)[0])
-        gan.history.append({
-            "loss": gan.loss, "seed": gan.seed, "epoch": epoch, "loss_d": loss_d, "loss_g": loss_g,
-            "d_real": d_real, "d_fake": d_fake, "distance": distance, "seconds": seconds,
-            "generator_steps": gan.generator_steps, "critic_steps": gan.critic_steps,
-            "data": data_name})
-        save_checkpoint(gan, states, data_name)
-        left = timedelta(seconds=round((EPOCHS - epoch) * (time.perf_counter() - start)))
-        print(f"{gan.loss:8}{gan.seed:4d} {epoch:6d} {loss_d:9.4f} {loss_g:9.4f} {d_real:8.3f} "
-              f"{d_fake:9.3f} {distance:9.2f} {seconds:8.1f}  {left!s:>9}", flush=True)
+def renew_statistics(gan):
+    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 fixed latents.
+
+    The weights of the average belong to no batch that was ever seen, so they need statistics of
+    their own, or the images look worse than those of G itself.
+    """
+    latents = sample_latents(6400, random_stream("batchnorm latents", gan.seed))
+    update_bn(latents.to(gan.fixed_latents.device).split(64), gan.average)
+
+
+def train(gans, images, judge):
+    """Train each of gans until the end of epoch EPOCHS. Measure and save after each epoch."""
+    say("\nloss      seed  epoch    loss D    loss G  real score  fake score  distance  seconds"
+        "  minutes left")
+    for gan in gans:
+        for epoch in range(len(gan.history) + 1, EPOCHS + 1):
+            start = time.perf_counter()
+            means = train_epoch(gan, images)
+            seconds = time.perf_counter() - start
+            renew_statistics(gan)
+            end_epoch(gan, gans, judge, epoch, means, seconds)
 
 
 # %% 9. The judge and its metrics
-# Compare only values that the same judge has given: those of another run's judge, or of
-# a paper's, are on another scale.
+# Figures of two runs may be compared, for the judge is always the same. With other threads it came
+# out a little otherwise, by rounding: distances moved by 1 to 3 %, once by 6 %. So take distances
+# that differ by less than a tenth for equal. A paper has its own judge, and so another scale.
 class Judge(nn.Module):
-    """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 64], logits [B, 10].
+    """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
 
-    The features are what it sees in an image just before it decides: images that look alike to it
-    have features near to each other, which their pixels need not be. [FID] does so with Inception,
-    a far larger network that was trained on photographs and has never seen a digit.
+    The features are what it sees in an image. Images that look alike to the judge have features
+    near to each other, which their pixels need not be. [FID] takes features from Inception, a far
+    larger network, which was trained on photographs and not to tell digits apart. Of the features
+    here, 64 are about shapes: the judge decides by them. The other 32 are about specks, blur and
+    strokes, wherever they are: means over the image of a layer that sees 5 x 5 pixels at a time.
     """
 
     def __init__(self):
         super().__init__()
-        self.see = nn.Sequential(
-            nn.Conv2d(1, 16, 5, stride=2, padding=2), nn.ReLU(),  # [B, 16, 14, 14]
-            nn.Conv2d(16, 32, 5, stride=2, padding=2), nn.ReLU(),  # [B, 32, 7, 7]
-            nn.Flatten(),  # [B, 1568]
-            # BatchNorm gives the features, and with them the distances, a fixed scale.
-            nn.Linear(1568, 64), nn.BatchNorm1d(64, affine=False), nn.ReLU(),  # [B, 64]
+        self.near = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),  # [B, 16, 28, 28]: no stride skips a speck.
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),  # [B, 32, 14, 14]
+        )
+        self.far = nn.Sequential(
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),  # [B, 64, 7, 7]
+            nn.Flatten(),  # [B, 3136]
+            # BatchNorm gives these features, and with them the distances, a fixed scale.
+            nn.Linear(3136, 64), nn.BatchNorm1d(64, affine=False), nn.ReLU(),  # [B, 64]
         )
         self.decide = nn.Linear(64, 10)  # [B, 10]
-        self.real_features = None  # What it sees in the real test images, once it has seen them.
+        # One scale for all means, which train_judge sets. Some hardly vary in real images, and a
+        # scale for each would blow these up.
+        self.register_buffer("scale", torch.ones(()))
+        self.to(memory_format=torch.channels_last)  # Processors compute convolutions faster so.
 
     def forward(self, images):
-        features = self.see(images)
-        return features, self.decide(features)
+        near = self.near((images + 1) / 2)  # [B, 32, 14, 14]. Black is 0, as the padding is.
+        shapes = self.far(near)  # [B, 64]
+        features = torch.cat([shapes, near.mean((2, 3)) / self.scale], 1)  # [B, 96]
+        return features, self.decide(shapes)
+
+
+def judge_recipe():
+    """All that decides how a judge comes out, but for its layers and its data.
+
+    means is the variance of the 32 means, as a share of that of the 64 features of shapes. With
+    a half, the order of some GANs changed with the judge's seed. Without means, the judge hardly
+    saw specks. See docs/results.md.
+    """
+    return {"seed": random_stream("judge", 0).initial_seed(), "rounds": 3, "batch": 128, "lr": 2e-3,
+            "means": 0.25}
 
 
 def train_judge(images, labels):
-    """A judge that has learnt the labels, int64 [N], of images [N, 1, 28, 28] in three rounds."""
-    torch.manual_seed(0)
+    """A judge that has learnt the labels, int64 [N], of the first five sixths of the images.
+
+    These are MNIST's first 50,000. It is the same judge every time, except for rounding: with
+    another number of threads, distances differed by up to 6 %. So compare distances of different
+    runs only if they differ by more than a tenth. A judge of another seed has another scale.
+    """
+    recipe, rng, known = judge_recipe(), random_stream("judge data", 0), len(images) * 5 // 6
+    torch.manual_seed(recipe["seed"])  # For the first weights.
     judge = Judge().to(images.device)
-    batches = torch.cat([torch.randperm(len(images)) for _ in range(3)]).split(128)
-    optimizer = torch.optim.Adam(judge.parameters(), lr=2e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.05, len(batches))
+    orders = [torch.randperm(known, generator=rng) for _ in range(recipe["rounds"])]
+    batches = [b for b in torch.cat(orders).split(recipe["batch"]) if len(b) > 1]  # For BatchNorm.
+    optimizer = torch.optim.Adam(judge.parameters(), lr=recipe["lr"], fused=True)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.01, len(batches))
     for number, batch in enumerate(batches, start=1):
         loss = F.cross_entropy(judge(images[batch])[1], labels[batch])
         optimizer.zero_grad()
@@ -394,36 +515,34 @@ def train_judge(images, labels):
         optimizer.step()
         schedule.step()  # Smaller and smaller steps, to settle.
         show_progress(number, len(batches))
-    return judge.eval()
+    judge.eval()
+    features = look_at(judge, images[: min(known, 10_000)])[0]  # [10000, 96]
+    shapes, means = features.var(0).split([64, 32])  # [64], [32]
+    judge.scale.fill_((means.sum() / shapes.sum() / recipe["means"]).sqrt().item())
+    return judge
 
 
 @torch.no_grad()
 def look_at(judge, images):
-    """What the judge sees in images [N, 1, 28, 28]: features [N, 64] and probabilities [N, 10]."""
+    """What the judge sees in images [N, 1, 28, 28]: features [N, 96] and probabilities [N, 10]."""
     features, logits = zip(*[judge(part) for part in images.split(1000)])
     return torch.cat(features).cpu().double(), torch.cat(logits).cpu().double().softmax(1)
 
 
-def look_at_samples(judge, generator):
-    """The same for SAMPLES images that a generator makes, always from the same latents."""
-    device = judge.decide.weight.device
-    latents = sample_latents(SAMPLES, torch.Generator(device).manual_seed(1))
-    samples = generate(generator, latents).unsqueeze(1).to(device)  # [N, 1, 28, 28], as bytes
-    return look_at(judge, samples.float().div_(127.5).sub_(1))  # As load_images does.
-
-
-def measure(judge, features, probabilities):
-    """All figures by name, from what look_at returned for one set of images."""
-    digits, evenness = digits_covered(probabilities)
-    precision, recall = precision_and_recall(judge.real_features, features)
-    return {"distance": frechet_distance(judge.real_features, features),
-            "kernel": kernel_distance(judge.real_features, features),
-            "score": classifier_score(probabilities), "digits": digits, "evenness": evenness,
-            "precision": precision, "recall": recall}
+def measure(judge, images):
+    """The figures of images [N, 1, 28, 28] by name, against the first N of the real images."""
+    features, probabilities = look_at(judge, images)
+    real_features = judge.real_features[: len(images)]
+    precision, recall = precision_and_recall(real_features, features)
+    best, digit = probabilities.max(1)
+    # A digit is drawn if the judge names it, at more than 90 %, in at least 1 % of the images.
+    named = torch.bincount(digit[best > 0.9], minlength=10) / len(images)  # [10]
+    return {"distance": frechet_distance(real_features, features), "readable": named.sum().item(),
+            "digits": (named >= 0.01).sum().item(), "precision": precision, "recall": recall}
 
 
 def frechet_distance(real, fake):
-    """How far apart two sets of features [N, 64] are, each taken for a Gaussian distribution.
+    """How far apart two sets of features [N, 96] are, each taken for a Gaussian distribution.
 
     |mean_r - mean_f|^2 + trace(C_r + C_f - 2 (C_r C_f)^(1/2)), C: covariances. [FID, eq. 6]
     Sees bad images and missing kinds of image alike, but does not say which, and knows only means
@@ -435,46 +554,6 @@ def frechet_distance(real, fake):
     roots = torch.linalg.eigvals(cov_r @ cov_f).real.clamp(min=0).sqrt()  # Rounding may go below 0.
     means = (real.mean(0) - fake.mean(0)).square().sum()
     return (means + cov_r.trace() + cov_f.trace() - 2 * roots.sum()).item()
-
-
-def kernel_distance(real, fake):
-    """The squared distance of the means after a map to all products of up to three features (MMD).
-
-    E k(r, r') + E k(f, f') - 2 E k(r, f), with k(a, b) = (a.b / 64 + 1)^3, never of an image with
-    itself: so it is unbiased, few images will do, and the value may be just below 0. [KID, sec. 4]
-    The mean over parts of at most 1,000 images, which need little memory. Sees what the Frechet
-    distance sees, and more than means and covariances, but does not say what is wrong.
-    """
-    values, parts = [], math.ceil(len(fake) / 1000)
-    for r, f in zip(real.chunk(parts), fake.chunk(parts)):
-        rr, ff, rf = [(a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((r, r), (f, f), (r, f))]
-        within = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (rr, ff)]
-        values.append(within[0] + within[1] - 2 * rf.mean())
-    return torch.stack(values).mean().item()
-
-
-def classifier_score(probabilities):
-    """exp(mean over images of KL(p(y | image) || p(y))), from 1 to 10. [IS, sec. 4]
-
-    High if the judge is sure of each image and all digits are equally frequent. Blind to whether
-    the images of one digit are all the same, and it never looks at a real image.
-    """
-    mean = probabilities.mean(0, keepdim=True)
-    divergence = torch.xlogy(probabilities, probabilities) - torch.xlogy(probabilities, mean)
-    return divergence.sum(1).mean().exp().item()
-
-
-def digits_covered(probabilities):
-    """How many digits are drawn, and how evenly: 1 if all ten are equally frequent, 0 if one is.
-
-    A digit counts if the judge names it, at 90 % or surer, for at least 1 % of the images. Evenness
-    is the entropy of the shares of all ten, unsure images included, by its maximum. Says nothing
-    of variety within a digit, and noise that the judge takes for an 8 is an 8.
-    """
-    best, digit = probabilities.max(1)
-    sure = torch.bincount(digit[best >= 0.9], minlength=10) / len(digit)
-    shares = torch.bincount(digit, minlength=10) / len(digit)
-    return (sure >= 0.01).sum().item(), torch.special.entr(shares).sum().item() / math.log(10)
 
 
 def precision_and_recall(real, fake):
@@ -493,86 +572,301 @@ def precision_and_recall(real, fake):
     return precision, (distances <= fake_radius).any(1).double().mean().item()
 
 
-# %% 10. Plumbing: pictures, files and resuming, drawn digits, checks
+def measure_digits(source, search=False):
+    """Print the figures of anybody's images beside those of real ones, as a Markdown table.
+
+    source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], black
+    being the least; only the first 10,000 count. The real images are test images. search=True, for
+    choosing settings: they are training images that the judge has not learnt from, so that the test
+    images stay unseen until the end. Returns the figures of both rows.
+    """
+    images = read_digits(source)  # [N, 1, 28, 28]
+    output().mkdir(parents=True, exist_ok=True)
+    judge = prepare_judge(*load_images(), search)
+    name = Path(source).name if isinstance(source, (str, Path)) else "images"
+    rows = {"real images": judge.other_images[: len(images)], name: images}
+    figures = {row: measure(judge, part.to(judge.scale.device)) for row, part in rows.items()}
+    say(f"\n{figure_table({row: [found] for row, found in figures.items()})}\n"
+        f"{len(images):,} images of each row against as many {judge.about}")
+    return figures
+
+
+# %% 10. Main
+def main():
+    check_constants()
+    with open_output():  # Only one run at a time can use the folder.
+        device = find_device()
+        images, labels, data_name = load_images()
+        images = images.to(device)
+        gans = [build_gan(device, loss, seed) for seed in SEEDS for loss in LOSSES]
+        begin(gans, images, labels, data_name)  # Resume, or move the files of an earlier run away.
+        judge = prepare_judge(images, labels, data_name)
+        try:
+            train(gans, images, judge)
+        except KeyboardInterrupt:
+            say("\nStopped.")
+        finally:  # Also after an error, because the pictures so far may show what went wrong.
+            finish(gans, judge)
+
+
+# %% 11. Plumbing: files, pictures, data, checks. Nothing below is about how a GAN learns.
+def output(name=""):
+    """The path of a file in OUTPUT_DIR."""
+    return Path(OUTPUT_DIR).expanduser() / name
+
+
+def say(text):
+    """Print, also where the console lacks a letter, or where nobody listens any more."""
+    try:
+        print(text, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "replace").decode(), flush=True)
+    except OSError:  # As after `python train_gan.py | head`. The training goes on.
+        sys.stdout = open(os.devnull, "w")
+
+
+def show_progress(number, count):
+    """Keep a line moving within the epoch, on a terminal and in a notebook."""
+    moves = "ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()
+    if moves and (number % 20 == 0 or number == count):
+        line = f"  step {number} of {count}" if number < count else " " * 30
+        print(f"\r{line}\r", end="", flush=True)
+
+
+def find_device():
+    """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
+    # By itself, cuDNN may give unequal runs for equal seeds, and may round float32 to TF32.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
+    except Exception as error:
+        reason = f"the device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        if DEVICE != "auto":
+            raise SystemExit(f"DEVICE = {DEVICE!r}: {reason}") from None
+        say(f"Note      {reason}. The CPU is used instead.")
+        name = "cpu"
+    return torch.device(name)
+
+
+def open_output():
+    """Make OUTPUT_DIR and lock it against a second run. The lock ends with the process, always."""
+    try:
+        output().mkdir(parents=True, exist_ok=True)
+        lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
+        lock.execute("BEGIN EXCLUSIVE")
+        for path in output().glob("part.*"):  # A kill may have left one behind.
+            path.unlink()
+    except (OSError, sqlite3.Error) as error:
+        reason = "another run is using it" if "locked" in str(error) else error
+        raise SystemExit(f"OUTPUT_DIR = {OUTPUT_DIR!r} cannot be used: {reason}.") from None
+    return contextlib.closing(lock)
+
+
+def write_whole(name, save):
+    """Write OUTPUT_DIR/name with save(file): first under another name, so never half of it."""
+    beside = output(f"part.{name}")
+    for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
+        try:
+            with open(beside, "wb") as file:
+                save(file)
+            return beside.replace(output(name))
+        except (OSError, RuntimeError) as error:  # torch.save can raise the second.
+            reason = error
+            time.sleep(wait)
+    with contextlib.suppress(OSError):
+        beside.unlink()
+    say(f"Cannot write {output(name)}: {reason}. The old one, if any, is kept. The run goes on.")
+
+
+def save_checkpoint(gan):
+    """Write the state of one training."""
+    state = {name: part.get_state() if isinstance(part, torch.Generator)
+             else part.state_dict() if hasattr(part, "state_dict") else part
+             for name, part in vars(gan).items()}
+    write_whole(checkpoint_name(gan), lambda file: torch.save(state, file))
+
+
+def load_checkpoint(gan):
+    """Put the saved state of a training into gan. Exits in one line if it is of another kind."""
+    may_change = {"LOSSES", "SEEDS", "EPOCHS", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE",
+                  "device"}
+    try:
+        state = torch.load(output(checkpoint_name(gan)), map_location="cpu", weights_only=True)
+        for name in sorted(state["made_with"] | gan.made_with):
+            old, new = state["made_with"].get(name), gan.made_with.get(name)
+            if old != new and name not in may_change:
+                raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
+        if state["made_with"]["device"] != gan.made_with["device"]:
+            say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
+        for name, part in vars(gan).items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif isinstance(part, torch.Generator):
+                part.set_state(state[name])
+            elif torch.is_tensor(part):
+                setattr(gan, name, state[name].to(part.device))
+            elif name != "made_with":
+                setattr(gan, name, state[name])
+    except Exception as error:  # A damaged file fails in many ways.
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise SystemExit(f"{output(checkpoint_name(gan))} cannot be used. {reason}. Undo what has "
+                         f"changed, or start anew by RESUME = False. All files are kept.") from None
+
+
+def checkpoint_name(gan):
+    """The file for the state of one training."""
+    return f"checkpoint_{gan.loss.lower()}_{gan.seed}.pt"
+
+
+def begin(gans, images, labels, data_name):
+    """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
+    if labels is None:
+        raise SystemExit("load_images must return labels, too, because the judge learns from them.")
+    device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
+    sizes = [sum(w.numel() for w in net.parameters())
+             for net in (gans[0].generator, gans[0].discriminator)]
+    if not RESUME:
+        set_aside_earlier_run()
+    for gan in gans:
+        # A checkpoint must agree with this: constants, section 6, data, the type of each part.
+        gan.made_with = {**check_constants(), "data": data_name, "device": device}
+        gan.made_with |= {f"{key} of {gan.loss}": getattr(value, "__name__", value)
+                          for key, value in vars(loss_table()[gan.loss]).items()}
+        gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
+        if RESUME and output(checkpoint_name(gan)).exists():
+            load_checkpoint(gan)
+        if len(gan.history) > EPOCHS:
+            raise SystemExit(f"{gan.loss} with seed {gan.seed} has {len(gan.history)} epochs "
+                             f"already, so EPOCHS = {EPOCHS} is too few to compare.")
+    done = ", ".join(f"{gan.loss} {gan.seed}: {len(gan.history)}" for gan in gans if gan.history)
+    text = (f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels\n"
+            f"Device    {device}, {torch.get_num_threads()} CPU threads\n"
+            f"Versions  Python {platform.python_version()}, torch {torch.__version__}\n"
+            f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}\n"
+            f"Output    {output().resolve()}\n"
+            f"Start     after epochs {done or 0} of {EPOCHS}\n")
+    say(text)
+    text += "".join(f"{name} = {value!r}\n" for name, value in check_constants().items())
+    write_whole("run.txt", lambda file: file.write(text.encode()))
+
+
+def set_aside_earlier_run():
+    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): all of them or none."""
+    kinds, number = ("run.txt", "comparison.*", "history.csv", "generat*.*", "checkpoint_*.pt"), 1
+    files = [path for kind in kinds for path in output().glob(kind)]
+    while (folder := output(f"earlier_{number}")).exists():
+        number += 1
+    try:
+        for path in files:
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / path.name)
+    except OSError as error:  # Windows does not move a file that is open elsewhere.
+        for path in folder.glob("*"):
+            path.rename(output(path.name))
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise SystemExit(f"Cannot move a file of an earlier run. Is it open? {error}.") from None
+    if files:
+        say(f"Kept      the files of an earlier run, in {folder}")
+
+
+def end_epoch(gan, gans, judge, epoch, means, seconds):
+    """Measure, save the state and print the row of an epoch."""
+    if not math.isfinite(sum(means)):
+        raise SystemExit(f"Stopped: a loss of {gan.loss} in epoch {epoch} is not a finite number. "
+                         f"Lower its rates in section 6. What was saved before is kept.")
+    start = time.perf_counter()
+    features, _ = look_at(judge, sample_images(gan.average, gan.seed))
+    distance = frechet_distance(judge.real_features[:SAMPLES], features)
+    judging = time.perf_counter() - start
+    names = "loss D", "loss G", "real score", "fake score"
+    gan.history.append({
+        "loss": gan.loss, "seed": gan.seed, "epoch": epoch, **dict(zip(names, means)),
+        "distance": distance, "seconds": seconds, "G steps": gan.step,
+        "D steps": gan.critic_steps, "data": gan.made_with["data"]})
+    save_checkpoint(gan)
+    # An epoch of a loss costs about as many seconds as it has steps of either network.
+    costs = [1 + loss_table()[other.loss].critic_steps for other in gans]
+    rate = (sum(row["seconds"] for other in gans for row in other.history)
+            / sum(cost * len(other.history) for cost, other in zip(costs, gans)))
+    left = sum((EPOCHS - len(other.history)) * (cost * rate + judging)
+               for cost, other in zip(costs, gans))
+    say(f"{gan.loss:9}{gan.seed:5d} {epoch:6d} {means[0]:9.4f} {means[1]:9.4f} {means[2]:11.3f} "
+        f"{means[3]:11.3f} {distance:9.2f} {seconds:8.1f} {left / 60:13.1f}")
+
+
+def finish(gans, judge):
+    """Measure what the latest whole epochs come to, also after Ctrl-C or an error in the next one.
+
+    The files are written before anything is printed.
+    """
+    gans = [gan for gan in gans if gan.history and output(checkpoint_name(gan)).exists()]
+    if not gans:
+        return say("There is no checkpoint, so nothing more is written.")
+    rows = [("real images", [measure(judge, judge.other_images[:SAMPLES])])]
+    for gan in gans:
+        load_checkpoint(gan)
+        images = sample_images(gan.average, gan.seed)
+        found = measure(judge, images)
+        features, _ = look_at(judge, sample_images(gan.generator, gan.seed))
+        found["G itself"] = frechet_distance(judge.real_features[:SAMPLES], features)
+        found |= {key: gan.history[-1][key] for key in ("G steps", "D steps")}
+        found["seconds"] = sum(row["seconds"] for row in gan.history)
+        rows.append((gan.loss, [found]))
+        if gan.seed == gans[0].seed:
+            name = gan.loss.lower()
+            weights = {key: tensor.cpu() for key, tensor in gan.average.state_dict().items()}
+            pixels = images.add(1).mul(127.5).round().byte().squeeze(1).cpu().numpy()
+            write_whole(f"generator_{name}.pt", lambda file: torch.save(weights, file))
+            write_whole(f"generated_{name}.npy", lambda file: np.save(file, pixels))
+    final = [{"loss": name, **found[0]} for name, found in rows]
+    data = gans[0].made_with["data"]
+    final = [{"seed": gan.seed, **row, "data": data} for gan, row in zip([gans[0], *gans], final)]
+    for name, table in (("comparison.csv", final[1:] + final[:1]),
+                        ("history.csv", [row for gan in gans for row in gan.history])):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, table[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        write_whole(name, lambda file: file.write(text.getvalue().encode()))
+    groups = {}
+    for name, found in rows:
+        groups.setdefault(name, []).extend(found)
+    text = f"{figure_table(groups)}\n{SAMPLES:,} images of each row against as many {judge.about}\n"
+    write_whole("comparison.md", lambda file: file.write(text.encode()))
+    picture = draw_comparison(gans, [found for _, (found,) in rows], data)
+    write_whole("comparison.png", lambda file: picture.savefig(file, dpi=150))
+    if "ipykernel" in sys.modules:  # In a notebook, show it below the cell.
+        sys.modules["IPython"].display.display(Image.open(output("comparison.png")))
+    say(f"\n{text}\nAll files are in {output()}. RESUME = True goes on with what is missing.")
+
+
+def sample_images(generator, seed):
+    """SAMPLES images of a generator, float32 [N, 1, 28, 28], always from the same latents."""
+    latents = sample_latents(SAMPLES, random_stream("judged latents", seed))
+    device = next(generator.parameters()).device
+    images = generate(generator, latents.to(device)).unsqueeze(1).to(device)  # [N, 1, 28, 28]
+    return images.float().div_(127.5).sub_(1)  # As load_images does.
+
+
 @torch.no_grad()
 def generate(generator, latents):
     """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
     generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
-    images = generator(latents).cpu()  # [N, 1, 28, 28]
+    images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
     generator.train()
     return images.add(1).mul(127.5).round().byte().squeeze(1)
 
 
-def draw_comparison(gans, figures, floor, data_name):
-    """A row of images and loss curves for each loss, the distances of all below. Returns a Figure.
-
-    figures: those of each of gans. Rows show the first seed, distances have a line for each seed.
-    """
-    colors = {name: f"C{number}" for number, name in enumerate(LOSSES)}
-    rows = [(gan, found) for gan, found in zip(gans, figures) if gan.seed == gans[0].seed]
-    figure = Figure(figsize=(12, 2.4 * len(rows) + 4), layout="constrained")  # Needs no display.
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2.4 * len(rows) + 0.4, 3.6))
-    title = (f"One GAN on {data_name}, different losses, the same start. Distance from real "
-             f"images: less is better, real ones have {floor['distance']:.2f}")
-    top.suptitle(title, fontsize="x-large")
-    panels = top.subplots(len(rows), 2, squeeze=False, width_ratios=(8, 5))
-    for (samples, curves), (gan, found) in zip(panels, rows):
-        grid = generate(gan.generator, gan.fixed_latents).view(4, 16, 28, 28)
-        grid = grid.transpose(1, 2).reshape(112, 448).numpy()
-        samples.imshow(grid, cmap="gray", vmin=0, vmax=255)
-        samples.set(xticks=[], yticks=[])
-        title = (f"{gan.loss}: distance {found['distance']:.2f}, {found['digits']} of 10 digits, "
-                 f"{found['G steps']:,} generator steps in {found['seconds']:,.0f} s")
-        samples.set_title(title, loc="left", color=colors[gan.loss], weight="bold")
-        columns = {key: [row[key] for row in gan.history] for key in gan.history[0]}
-        entry = loss_table()[gan.loss]
-        if entry.clip or entry.penalty:  # WGAN and its like.
-            gap = [real - fake for real, fake in zip(columns["d_real"], columns["d_fake"])]
-            lines = {"estimate D(x) - D(G(z))": (gap, ".-")}
-        else:
-            lines = {"loss D": (columns["loss_d"], ".-"), "loss G": (columns["loss_g"], ".--")}
-        for label, (values, style) in lines.items():
-            curves.plot(columns["epoch"], values, style, color=colors[gan.loss], label=label)
-        curves.set(xlim=(0, EPOCHS + 0.5), ylim=(min(0, curves.get_ylim()[0]), None))
-        curves.xaxis.get_major_locator().set_params(integer=True)
-        curves.legend(fontsize="small")
-    panels[0, 1].set_title("Each loss has a scale of its own:\nnever compare these, ...")
-    panels[-1, 1].set_xlabel("epoch")
-    left, right = bottom.subplots(1, 2, sharey=True)
-    for gan in gans:
-        distances = [row["distance"] for row in gan.history]
-        steps = [row["generator_steps"] for row in gan.history]
-        seconds = torch.tensor([row["seconds"] for row in gan.history]).cumsum(0).tolist()
-        label = gan.loss if gan.seed == gans[0].seed else None
-        for axes, places in ((left, steps), (right, seconds)):
-            axes.plot(places, distances, ".-", color=colors[gan.loss], label=label)
-    for axes, label in ((left, "generator steps"), (right, "seconds of training")):
-        axes.axhline(floor["distance"], color="grey", ls=":", label="real training images")
-        axes.set(yscale="log", xlabel=label)
-    left.set(ylabel="distance from real test images", title="... but compare these: less is better")
-    right.set_title("The same against time")
-    left.legend(fontsize="small")
-    return figure
-
-
-def png(figure, dpi=110):
-    """The bytes of the PNG file that shows a Figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
-
-
-def final_table(gans, figures, floor):
-    """The figures as a Markdown table: a row for each loss, mean ± deviation over the seeds."""
-    columns = {  # With the number of decimals.
-        "distance": 2, "kernel": 3, "score": 2, "digits": 1, "evenness": 3, "precision": 3,
-        "recall": 3, "G steps": 0, "D steps": 0, "seconds": 0,
-    }
+def figure_table(groups):
+    """A Markdown table with a row for each name: the figure, or mean ± deviation over the seeds."""
+    columns = {"distance": 2, "G itself": 2, "readable": 3, "digits": 1, "precision": 3,
+               "recall": 3, "G steps": 0, "D steps": 0, "seconds": 0}  # Decimals.
+    columns = {key: decimals for key, decimals in columns.items()
+               if any(key in found for group in groups.values() for found in group)}
     rows = [["", *columns]]
-    groups = {gan.loss: [] for gan in gans}
-    for gan, found in zip(gans, figures):
-        groups[gan.loss].append(found)
-    for name, group in {"real images": [floor], **groups}.items():
+    for name, group in groups.items():
         rows.append([name])
         for key, decimals in columns.items():
             values = [found[key] for found in group if key in found]
@@ -585,350 +879,227 @@ def final_table(gans, figures, floor):
     return "".join(f"| {' | '.join(map(str.ljust, row, widths))} |\n" for row in rows)
 
 
-def save_comparison(gans, images, judge, data_name):
-    """Measure what each of gans has come to. Write figure and tables, and print the final one."""
-    # Ctrl-C may have left a G amid an epoch. The file has its weights after the latest whole one.
-    saved = torch.load(Path(OUTPUT_DIR, "checkpoint.pt"), map_location="cpu", weights_only=True)
-    gans = [gan for gan in gans if f"{gan.loss}, seed {gan.seed}" in saved["states"]]
-    for gan in gans:
-        state = saved["states"][f"{gan.loss}, seed {gan.seed}"]
-        gan.generator.load_state_dict(state["generator"])
-    floor = measure(judge, *look_at(judge, images[:SAMPLES]))
-    figures = []
-    for gan in gans:
-        figures.append(measure(judge, *look_at_samples(judge, gan.generator)))
-        last = gan.history[-1]  # Of the last whole epoch, as the weights are.
-        figures[-1].update({"G steps": last["generator_steps"], "D steps": last["critic_steps"]})
-        figures[-1]["seconds"] = sum(row["seconds"] for row in gan.history)
-    write_whole("comparison.png", png(draw_comparison(gans, figures, floor, data_name)))
-    table = final_table(gans, figures, floor)
-    note = (f"\n{data_name}, seeds {SEEDS}, {SAMPLES:,} images of each generator against real "
-            f"test images. Real images: training images against them, for orientation. "
-            f"Figures compare within one judge only.\n")
-    write_whole("comparison.md", (table + note).encode())
-    print(f"\n{table}{note}")
-    final = [{"loss": gan.loss, "seed": gan.seed, **found} for gan, found in zip(gans, figures)]
-    final = [{**row, "data": data_name} for row in (*final, {"loss": "real images", **floor})]
-    history = [row for gan in gans for row in gan.history]
-    for name, rows in (("comparison.csv", final), ("history.csv", history)):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(name, text.getvalue().encode())
+def draw_comparison(gans, figures, data_name):
+    """Images and loss curves of each loss, and the distances of all. Returns a Figure.
 
-
-def write_whole(name, data):
-    """Write bytes to OUTPUT_DIR/name: beside it, then in its place, so it is never half there."""
-    path = Path(OUTPUT_DIR, name)
-    beside = path.with_name(name + ".part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        message = f"Cannot write {path}: {error.strerror}. The old one, if any, is kept."
-        if name.endswith(".pt"):
-            raise SystemExit(message) from None
-        print(message, flush=True)  # A picture that is open in a viewer must not end the training.
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def save_tensors(name, content):
-    """Write what torch.save makes of content to OUTPUT_DIR/name."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(name, buffer.getvalue())
-
-
-def entry_of(gan):
-    """What section 6 says of a loss: a checkpoint must agree with it. Formulas are not compared."""
-    entry = vars(loss_table()[gan.loss])
-    return {key: getattr(value, "__name__", value) for key, value in entry.items()}
-
-
-def save_checkpoint(gan, states, data_name):
-    """Write checkpoint.pt, the states of all trainings, and the first seed's generator alone."""
-    state = {"entry": entry_of(gan)}
-    for name, part in vars(gan).items():
-        state[name] = part.state_dict() if hasattr(part, "state_dict") else part
-    state["rng"] = gan.rng.get_state()
-    states[f"{gan.loss}, seed {gan.seed}"] = state
-    now = {**check_constants(), "data": data_name, "device": gan.rng.device.type}
-    save_tensors("checkpoint.pt", {"made with": now, "states": states})
-    if gan.seed == SEEDS[0]:
-        weights = {name: tensor.cpu() for name, tensor in gan.generator.state_dict().items()}
-        save_tensors(f"generator_{gan.loss.lower()}.pt", weights)
-
-
-def load_checkpoint(gans, data_name):
-    """Put what checkpoint.pt has into gans. Exits if it is damaged or of another kind of run.
-
-    Returns the states of all trainings in it, also of losses and seeds that are not wanted now.
+    figures: those of real images, then of each of gans. Images and curves are the first seed's.
     """
-    path = Path(OUTPUT_DIR, "checkpoint.pt")
-    anew = "or set RESUME = False to start anew; the earlier files are kept."
-    now = {**check_constants(), "data": data_name, "device": gans[0].rng.device.type}
-    try:
-        file = torch.load(path, map_location="cpu", weights_only=True)  # Runs no code from it.
-        saved = file["made with"]
-    except Exception as error:  # A damaged file fails in many ways.
-        raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
-    if saved.keys() != now.keys():
-        raise SystemExit(f"{path} is of a script with other constants. Change OUTPUT_DIR, {anew}")
-    may_change = {"LOSSES", "SEEDS", "EPOCHS", "RESUME", "OUTPUT_DIR", "DATA_DIR"}
-    for name in now.keys() - may_change:
-        if saved[name] != now[name]:
-            raise SystemExit(f"{path} was made with {name} = {saved[name]!r}, and now it is "
-                             f"{now[name]!r}. Change it back, {anew}")
-    states = file["states"]
+    shown = [(gan, found) for gan, found in zip(gans, figures[1:]) if gan.seed == gans[0].seed]
+    looks = {gan.loss: {"color": f"C{number}", "ls": ("-", "--", "-.", ":")[number % 4],
+                        "marker": "osD^vPX"[number % 7], "ms": 4}
+             for number, (gan, _) in enumerate(shown)}
+    figure = Figure(figsize=(11, 1.7 * len(shown) + 3.8), layout="constrained")  # Needs no display.
+    figure.suptitle(f"One GAN on {data_name}, AVERAGE {AVERAGE}: real images have a distance of "
+                    f"{figures[0]['distance']:.2f}")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.7 * len(shown), 3.8))
+    panels = top.subplots(len(shown), 2, squeeze=False, width_ratios=(8, 3))
+    for (samples, curves), (gan, found) in zip(panels, shown):
+        grid = generate(gan.average, gan.fixed_latents[:40]).view(2, 20, 28, 28)
+        grid = grid.transpose(1, 2).reshape(56, 560).numpy()
+        samples.imshow(grid, cmap="gray", vmin=0, vmax=255)
+        samples.set(xticks=[], yticks=[])
+        title = f"{gan.loss}: distance {found['distance']:.2f}"
+        samples.set_title(title, loc="left", weight="bold")
+        rows = {key: [row[key] for row in gan.history] for key in gan.history[0]}
+        lines = {"loss D": rows["loss D"], "loss G": rows["loss G"]}
+        if loss_table()[gan.loss].clip or loss_table()[gan.loss].gp:  # WGAN and its like.
+            gaps = [real - fake for real, fake in zip(rows["real score"], rows["fake score"])]
+            lines = {"D(x) - D(G(z))": gaps}
+        for (label, values), style in zip(lines.items(), ("o-", "s--")):
+            curves.plot(rows["epoch"], values, style, color="black", ms=3, lw=1, label=label)
+        curves.set(xlim=(0, EPOCHS + 1))
+        curves.xaxis.get_major_locator().set_params(integer=True)
+        curves.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    panels[-1, 1].set_xlabel("epoch")
+    left, right = bottom.subplots(1, 2, sharey=True)
     for gan in gans:
-        if state := states.get(f"{gan.loss}, seed {gan.seed}"):
-            if state["entry"] != entry_of(gan):
-                raise SystemExit(f"{path} was made with another entry for {gan.loss} in section 6: "
-                                 f"{state['entry']}. Change it back, {anew}")
-            try:
-                for name, part in vars(gan).items():
-                    if hasattr(part, "load_state_dict"):
-                        part.load_state_dict(state[name])
-                    elif name != "rng":
-                        setattr(gan, name, state[name])
-            except (KeyError, RuntimeError, ValueError):
-                raise SystemExit(f"{path} is of other networks than section 5 has. Change them "
-                                 f"back, {anew}") from None
-            gan.rng.set_state(state["rng"])
-            gan.order = gan.order.to(gan.rng.device)
-            gan.fixed_latents = gan.fixed_latents.to(gan.rng.device)
-    return states
+        distances = [row["distance"] for row in gan.history]
+        steps = [row["G steps"] for row in gan.history]
+        seconds = list(itertools.accumulate(row["seconds"] for row in gan.history))
+        for axes, places in ((left, steps), (right, seconds)):
+            label = gan.loss if gan.seed == gans[0].seed else None
+            axes.plot(places, distances, label=label, **looks[gan.loss])
+    for axes, label in ((left, "generator steps"), (right, "seconds of training")):
+        axes.axhline(figures[0]["distance"], color="grey", lw=1, label="real images")
+        axes.set(yscale="log", xlabel=label)
+        axes.set_xlim(left=0)
+        axes.margins(x=0.05)
+    left.set(ylabel="distance from real images")
+    right.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
 
 
-def prepare_judge(images, labels, data_name):
-    """The judge in judge.pt, or a new one if there is none for this data.
+def prepare_judge(images, labels, data_name, search=False):
+    """The judge in judge.pt if the same recipe and data made it, or else a new one, kept there.
 
-    Takes the training images and their labels. With the judge comes what it sees in test images.
+    Takes the training images and their labels. With the judge comes what it sees in the real images
+    that others are compared with, and the images for the row of real images (section 9).
     """
+    judge = Judge().to(images.device).eval()
+    made_with = {**judge_recipe(), "layers": str(judge), "data": data_name, "images": len(images),
+                 "white": (images > 0).sum().item()}
     try:
-        saved = torch.load(Path(OUTPUT_DIR, "judge.pt"), map_location="cpu", weights_only=True)
-        judge = Judge().to(images.device).eval()
-        judge.load_state_dict(saved[data_name])
-    except Exception:  # A missing or damaged file, other data, another network.
+        saved = torch.load(output("judge.pt"), map_location="cpu", weights_only=True)
+        if saved["made with"] != made_with:
+            raise ValueError
+        judge.load_state_dict(saved["judge"])
+    except Exception:  # No file, a damaged one, or one of another recipe or other data.
         judge = train_judge(images, labels.to(images.device))
+        saved = {"made with": made_with, "judge": judge.state_dict()}
+        write_whole("judge.pt", lambda file: torch.save(saved, file))
     if data_name == "drawn digits":  # Then it has been said why.
         test_images, test_labels = draw_digits(10_000, seed=1)
     else:
         test_images, test_labels, _ = load_images(train=False)
     # The first half of MNIST's test images is neater handwriting than the second: mixed, here.
-    mixed = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(0))[:SAMPLES]
-    judge.real_features, probabilities = look_at(judge, test_images[mixed].to(images.device))
-    right = (probabilities.argmax(1) == test_labels[mixed]).double().mean()
-    print(f"Judge     names {right:.1%} right of {len(mixed):,} test images")
+    mixed = torch.randperm(len(test_images), generator=random_stream("test images", 0))
+    test_images = test_images[mixed].to(images.device)
+    features, probabilities = look_at(judge, test_images)
+    right = (probabilities.argmax(1) == test_labels[mixed]).double().mean().item()
+    say(f"Judge     names {right:.1%} right of {len(mixed):,} test images")
+    if right < 0.7:
+        say("Warning: a judge that names so few right sees little. Do not trust its figures.")
+    unseen = images[len(images) * 5 // 6 :]  # The last 10,000 training images of MNIST.
+    kinds = ("training", "test") if search else ("test", "training")
+    judge.real_features = look_at(judge, unseen)[0] if search else features
+    judge.other_images = test_images if search else unseen
+    judge.about = (f"{kinds[0]} images of {data_name}.\nReal images: {kinds[1]} images of it that "
+                   f"the judge has not learnt from.")
     return judge
 
 
-def written_files():
-    """The files of a run that are in OUTPUT_DIR now."""
-    names = ["comparison.png", "comparison.md", "comparison.csv", "history.csv"]
-    names += ["generator_*.pt", "judge.pt", "checkpoint.pt"]
-    return [path for name in names for path in sorted(Path(OUTPUT_DIR).glob(name))]
+def read_digits(source):
+    """Images from a .npy file or an array, float32 [N, 1, 28, 28] from -1 to 1.
 
-
-def set_aside_earlier_run():
-    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): none is destroyed."""
-    if files := written_files():
-        number = 1
-        while (folder := Path(OUTPUT_DIR, f"earlier_{number}")).exists():
-            number += 1
-        folder.mkdir()
-        for path in files:
-            path.rename(folder / path.name)
-        print(f"Kept      the files of an earlier run, in {folder}")
-
-
-def show_progress(number, count):
-    """Keep a line moving within the epoch on a terminal. A file or a pipe gets only the table."""
-    if sys.stdout.isatty() and (number % 20 == 0 or number == count):
-        line = f"  step {number} of {count}" if number < count else " " * 30
-        print(f"\r{line}\r", end="", flush=True)
-
-
-def fetch_dataset():
-    """Make sure that torchvision finds DATASET in DATA_DIR. Downloads it once if it is not there.
-
-    Returns False, after a notice, if it cannot be had. Raises SystemExit if a file is damaged.
+    Raises SystemExit, in one line, if it is none or if these are no such images.
     """
-    folder = Path(DATA_DIR, DATASET, "raw")
-    sizes = {"train-images-idx3-ubyte": 47_040_016, "train-labels-idx1-ubyte": 60_008,
-             "t10k-images-idx3-ubyte": 7_840_016, "t10k-labels-idx1-ubyte": 10_008}
-    reason = None
-    if not all((folder / name).exists() for name in sizes):
+    wanted = "Wanted: uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28]."
+    if isinstance(source, (str, Path)):
         try:
-            getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
-        except Exception as error:  # A download fails in many ways.
-            reason = str(error).strip() or type(error).__name__
-    for name, size in sizes.items():
-        path = folder / name
-        start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.
-        if path.exists() and (path.stat().st_size != size or path.read_bytes()[:4] != start):
-            raise SystemExit(f"{path} is damaged. Delete it and start again to download it anew.")
-    if reason:
-        print("=" * 98)
-        print(f"{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}")
-        print("DRAWN DIGITS are used instead: fonts, bent until they look like handwriting.")
-        print(f"To use {DATASET}, put these four files, unpacked, into {folder.resolve()}:")
-        print(", ".join(sizes))
-        print("=" * 98, flush=True)
-    return not reason
+            source = np.load(source)  # Runs no code from the file.
+        except FileNotFoundError:
+            raise SystemExit(f"There is no file {source}. {wanted}") from None
+        except Exception:  # Another kind of file, or a damaged one: it fails in many ways.
+            raise SystemExit(f"{source} is no .npy file, or a damaged one. {wanted}") from None
+    try:
+        images = torch.as_tensor(source).detach().cpu()
+    except Exception:
+        raise SystemExit(f"A {type(source).__name__} cannot be measured. {wanted}") from None
+    shape = list(images.shape)
+    if shape[1:] not in ([28, 28], [1, 28, 28]):
+        raise SystemExit(f"Images of shape {shape} cannot be measured. {wanted}")
+    if len(images) < 100:
+        raise SystemExit(f"{len(images)} images are too few: have at least 100, or better 10,000.")
+    images = images[:10_000].reshape(-1, 1, 28, 28)
+    if images.dtype == torch.uint8:
+        return images.float().div_(127.5).sub_(1)  # As load_images does.
+    low, high = images.min().item(), images.max().item()
+    if not images.is_floating_point() or not (-1.01 <= low < -0.5 and high <= 1.01):  # Or NaN.
+        raise SystemExit(f"Images of {images.dtype} from {low:g} to {high:g} cannot be measured. "
+                         f"{wanted}")
+    return images.float()
+
+
+def fetch_dataset(train):
+    """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
+    reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
+    names = "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"
+    files = [folder / DATASET / "raw" / f"{name}-ubyte" for name in names]
+    missing, usual = not all(file.exists() for file in files), socket.getdefaulttimeout()
+    try:
+        if missing:
+            say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
+            socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
+        dataset = reader(folder, train=train, download=missing)
+        sample = dataset.data[:1000].float()  # Of all three, the mean is < 75, the deviation > 75.
+        kinds = dataset.targets.unique().tolist()
+        if kinds != list(range(10)) or sample.mean() > 100 or sample.std() < 50:
+            raise ValueError(f"it does not hold what {DATASET} does")
+        return dataset
+    except Exception as error:  # A download fails in many ways, and so does a damaged file.
+        reason = str(error).strip() or type(error).__name__
+    finally:
+        socket.setdefaulttimeout(usual)
+    if not missing:
+        raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
+                         f"({reason}). Move them away, and a new start downloads them anew.")
+    for empty in (files[0].parent, files[0].parent.parent, folder):
+        with contextlib.suppress(OSError):  # It removes only what is empty.
+            empty.rmdir()
+    say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
+        f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
+        f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
+        f"unpacked, here:\n" + "\n".join(map(str, files)) + f"\n{'=' * 98}")
 
 
 def draw_digits(count, seed=0):
     """Draw digits that resemble handwriting, the same ones for the same seed.
 
-    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], evenly.
+    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
     """
-    rng = torch.Generator().manual_seed(seed)
-    glyphs = []  # Ten digits of each font, 40 pixels high on 56 x 56: twice as large as in the end.
-    for name in ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
-        file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
-        font = ImageFont.truetype(str(file), 100)
+    rng, glyphs, images = random_stream("drawn digits", seed), [], []
+    for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
         for character in "0l23456789":  # A small L looks more like a written one than a printed 1.
-            left, top, right, bottom = font.getbbox(character)
-            ink = Image.new("L", (right - left, bottom - top))
-            ImageDraw.Draw(ink).text((-left, -top), character, fill=255, font=font)
-            width = round(40 * ink.width / ink.height)
-            glyph = Image.new("L", (56, 56))
-            glyph.paste(ink.resize((width, 40)), ((56 - width) // 2, 8))
-            glyphs.append(torch.tensor(list(glyph.tobytes())).view(1, 56, 56) / 255)
-    # Blurred, ink fades to the sides. What is kept below, from a random level up, is the stroke:
-    # broad if the level is low, thin if it is high.
-    blur = torch.exp(-(torch.arange(-3, 4) ** 2) / 6.5)
-    glyphs = F.conv2d(torch.stack(glyphs), blur.outer(blur).view(1, 1, 7, 7), padding=3)
-    glyphs /= glyphs.amax((2, 3), keepdim=True)  # [40, 1, 56, 56]
+            glyph = Image.new("L", (52, 56))  # Twice the final size.
+            ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
+            glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
+    glyphs = torchvision.transforms.functional.gaussian_blur(torch.stack(glyphs), 9, 1.7)
+    places = F.affine_grid(torch.eye(2, 3)[None], (1, 1, 28, 28), align_corners=False)
     # As in MNIST, the centre of mass of the ink comes into the middle of the image.
-    ink = glyphs / glyphs.sum((2, 3), keepdim=True)
-    places = torch.linspace(-1, 1, 56)
-    centres = torch.cat([ink.sum(2) @ places, ink.sum(3) @ places], 1)  # [40, 2]
-
+    ink = F.avg_pool2d(glyphs, 2).permute(0, 2, 3, 1)  # [30, 28, 28, 1]
+    places = places + (ink * places).sum((1, 2), keepdim=True) / ink.sum((1, 2), keepdim=True)
     labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
-    images = []
     for part in labels.split(2000):  # In parts, to need little memory.
-        n = len(part)
-        chosen = part + 10 * torch.randint(len(glyphs) // 10, (n,), generator=rng)
-        turn, shear = 0.1 * torch.randn(2, n, generator=rng)
-        wide, high = torch.rand(2, n, generator=rng)
-        shift = centres[chosen] + 0.02 * torch.randn(n, 2, generator=rng)
-        matrix = torch.stack([0.85 + 0.35 * wide, 0.1 + shear - turn, shift[:, 0],
-                              turn, 1 + 0.25 * high, shift[:, 1]], 1).view(n, 2, 3)
-        grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)  # [n, 28, 28, 2]
-        bends = 0.06 * torch.randn(n, 2, 4, 4, generator=rng)  # Smoothly uneven, as a hand is.
+        chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
+        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # A hand is smoothly uneven.
         bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
-        ink = F.grid_sample(glyphs[chosen], grid + bends.permute(0, 2, 3, 1), align_corners=False)
-        level = 0.27 + 0.3 * torch.rand(n, 1, 1, 1, generator=rng)
-        images.append((4.5 * (ink - level) + 0.5).clamp(0, 1))
+        grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
+        ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
+        level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
+        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # Blurred ink is broad at a low level.
     return torch.cat(images).mul_(2).sub_(1), labels
 
 
 def check_constants():
-    """Return the constants by name. Raises SystemExit, in one line, if one cannot be used."""
-    allowed = {
-        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"],  # A list: one of these.
-        "DATA_DIR": str,
-        "LOSSES": loss_table(),  # A dictionary: a tuple of some of its names.
-        "SEEDS": set,
-        "LATENT_DIM": range(1, 10_001),  # A range: a whole number in it.
-        "GENERATOR_HIDDEN": tuple,
-        "DISCRIMINATOR_HIDDEN": tuple,
-        "EPOCHS": range(1, 1000),
-        "BATCH_SIZE": range(2, 60_001),  # BatchNorm needs two.
-        "PRECISION": ["float32", "bfloat16"],
-        "RESUME": [False, True],
-        "SAMPLES": range(100, 10_001),
-        "OUTPUT_DIR": str,
-    }
-    for name, rule in allowed.items():
-        value = globals()[name]
-        if rule is str:
-            right, wanted = isinstance(value, str) and value.strip(), "the name of a folder"
-        elif rule is tuple:
-            right = isinstance(value, tuple) and 1 <= len(value) <= 4
-            right = right and all(type(width) is int and 1 <= width <= 10_000 for width in value)
-            wanted = "one to four widths such as (256, 512), or (128,) with its comma"
-        elif rule is set:
-            right = isinstance(value, tuple) and all(type(seed) is int for seed in value)
-            right = right and all(0 <= seed < 2**32 for seed in value)
-            right = right and 0 < len(value) == len(set(value))
-            wanted = "different whole numbers such as (0, 1, 2), or (0,) with its comma"
-        elif isinstance(rule, dict):
-            right = isinstance(value, tuple) and all(word in list(rule) for word in value)
-            right = right and 0 < len(value) == len(set(value))
-            wanted = f"different names from {list(rule)}, or one such as ('BCE',) with its comma"
-        elif isinstance(rule, list):
+    """The constants by name. Exits in one line if one is missing or cannot be used."""
+    try:
+        losses = set(loss_table())
+    except TypeError as error:
+        raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
+    hidden, folder = (1, 10_000, range(1, 5)), "the name of a folder"
+    rules = {  # A list: the choices. Two numbers: the limits. A third: the lengths of a tuple.
+        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
+        "LOSSES": losses, "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
+        "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),
+        "BATCH_SIZE": (2, 60_000), "AVERAGE": (0.0, 1000.0), "DEVICE": "the name of a device",
+        "RESUME": [False, True], "SAMPLES": (100, 10_000), "OUTPUT_DIR": folder}
+    for name, rule in rules.items():
+        value, wanted = globals().get(name), rule
+        if isinstance(rule, list):
             right, wanted = value in rule, f"one of {rule}"
+        elif isinstance(rule, set):
+            right = isinstance(value, tuple) and value and all(word in list(rule) for word in value)
+            wanted = f"a tuple of names from {sorted(rule)}, such as ('BCE',) with its comma"
+        elif isinstance(rule, str):
+            right = isinstance(value, str) and value.strip()
         else:
-            right = type(value) is int and value in rule
-            wanted = f"a whole number from {rule[0]} to {rule[-1]}"
-        if not right:
-            raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
-    return {name: globals()[name] for name in allowed}
-
-
-def open_output():
-    """Make OUTPUT_DIR, and raise SystemExit if nothing can be written to it."""
-    try:
-        Path(OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=OUTPUT_DIR).close()
-    except OSError as error:
-        raise SystemExit(f"Cannot write to OUTPUT_DIR, {OUTPUT_DIR!r}: {error.strerror}.") from None
-
-
-def announce(gan, images, data_name):
-    """Print what this run works with."""
-    device = torch.cuda.get_device_name() if images.is_cuda else images.device.type
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
-    print(f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels")
-    print(f"Device    {device}, {torch.get_num_threads()} CPU threads, {PRECISION}")
-    print(f"Versions  Python {platform.python_version()}, {versions}")
-    print(f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}")
-    print(f"Output    {Path(OUTPUT_DIR).resolve()}")
-
-
-# %% 11. Main
-def main():
-    check_constants()
-    open_output()
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    images, labels, data_name = load_images()
-    images = images.to(device)
-    gans = [build_gan(device, loss, seed) for seed in SEEDS for loss in LOSSES]
-    announce(gans[0], images, data_name)
-    states, judge = {}, None
-    if RESUME and Path(OUTPUT_DIR, "checkpoint.pt").exists():
-        states = load_checkpoint(gans, data_name)
-        for gan in gans:
-            done = len(gan.history)
-            print(f"Resumed   {gan.loss}, seed {gan.seed}, after epoch {done} of {EPOCHS}")
-    elif RESUME:
-        print("Resumed   nothing, for there is no checkpoint.pt: a new run")
-    try:
-        judge = prepare_judge(images, labels, data_name)
-        if not states:
-            set_aside_earlier_run()
-        save_tensors("judge.pt", {data_name: judge.state_dict()})
-        print("\nloss    seed  epoch    loss D    loss G     D(x)   D(G(z))  distance  seconds"
-              "  time left")
-        for gan in gans:
-            train(gan, images, judge, states, data_name)
-    except KeyboardInterrupt:
-        print("\nStopped. RESUME = True goes on after the last full epoch.")
-    finally:  # Also after an error: the pictures so far may show what went wrong.
-        saved = Path(OUTPUT_DIR, "checkpoint.pt").exists()
-        if judge and saved and any(gan.history for gan in gans):
-            save_comparison(gans, images, judge, data_name)
-    print("\nWritten:", *written_files(), sep="\n  ")
+            low, high, *counts = rule
+            numbers = value if counts and type(value) is tuple else (value,)
+            right = all(type(n) in (int, type(low)) and low <= n <= high for n in numbers)
+            right = right and (not counts or numbers is value and len(value) in counts[0])
+            wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
+            lengths = " or ".join(map(str, *counts)) if counts else ""
+            wanted += f", in a tuple of length {lengths}: (64,) has length 1" if counts else ""
+        if not right or name in ("LOSSES", "SEEDS") and len(set(value)) < len(value):
+            problem = f"= {value!r} cannot be used" if name in globals() else "is missing"
+            raise SystemExit(f"{name} {problem}. It must be {wanted}.")
+    return {name: globals()[name] for name in rules}
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and Path(sys.argv[0]).name == Path(globals().get("__file__", "")).name:
+        raise SystemExit(f"{sys.argv[0]} takes no arguments: edit the constants in section 3.")
     try:
         main()
     except KeyboardInterrupt:

@@ -5,79 +5,91 @@
 # %% 1. What and how
 """Train a GAN with BatchNorm and convolutions on MNIST: noise in, handwritten digits out.
 
-The generator G turns a latent vector z of random numbers into an image. The discriminator D looks
-at an image and says how likely it is to be real. They play a game [GAN, eq. 1]: D is trained to
-make the value below high, G to make it low. E is the mean over many images.
+The generator G turns a latent vector z, which is a list of random numbers, into an image. The
+discriminator D looks at an image and says how likely it is to be real. They play a game: D is
+trained to make the value below high, and G is trained to make it low. [GAN, eq. 1]
 
-    E[log D(x)] + E[log(1 - D(G(z)))]          x: a real image, z: random numbers
+    E[log D(x)] + E[log(1 - D(G(z)))]      x: a real image, z: a latent vector, E: a mean
 
-(In fact G minimises -log D(G(z)). Section 6 says why.)
+By default G is fully connected and D is convolutional. GENERATOR = "conv" makes both convolutional,
+which is a small [DCGAN]. Other things that people do against a D that stays ahead can be tried by
+their names in TRICKS, one or several together. Each is explained where it acts, so search for it:
 
-By default G is fully connected and D convolutional. Such a D stays well ahead, and G leaves digits
-out and draws the others nearly alike. GENERATOR = "conv" makes both convolutional: a small [DCGAN].
-Its digits vary far more. What else people do can be tried by naming it in TRICKS, one or several
-together. Some make D calmer, some tell G more. Each is explained where it acts, so search for it:
-
-    label_smoothing        D shall call real images 0.9 real, not 1        [Salimans, sec. 3.4]
+    label_smoothing        D should call real images 0.9 real, not 1       [Salimans, sec. 3.4]
     spectral_norm          D's answer can only change slowly               [SN]
     minibatch_stddev       D sees how much the images of a batch differ    [ProGAN, sec. 3]
     feature_matching       G imitates the average of D's last features     [Salimans, sec. 3.1]
     historical_averaging   weights are pulled to their average so far      [Salimans, sec. 3.3]
-    ema                    pictures come from an average of recent Gs      [ProGAN, app. A.1]
     ttur                   D learns at four times the rate of G            [TTUR]
     frequency_separation   D also gets an image's fine detail by itself    [Fritsche]
 
-Run it:  python train_dcgan_variant.py          (Edit the constants in section 3 for another run.)
+Run it:  python train_dcgan_variant.py     (There are no options: edit the constants in section 3.)
 
 It writes to outputs/train_dcgan_variant/:
-    samples_epoch_010.png ...  64 images from the same 64 latents, every SAMPLE_EVERY epochs
+    samples_epoch_001.png ...  64 images from the same 64 latents, every SAMPLE_EVERY epochs
     training.gif               the same 64 images as they change over the epochs
     interpolation.png          walks from latent to latent: does one digit turn into another?
     neighbours.png             samples beside the most similar training images: are they copies?
     losses.png, history.csv    the table that it prints, as curves and as a file
-    generator.pt               the generator's weights after the latest epoch
-    checkpoint.pt              all that RESUME = True needs to go on from the latest epoch
+    generated.npy              10,000 images from other latents, to measure how good they are
+    generator.pt               the weights of the generator that made them
+    checkpoint.pt              all that RESUME = True needs to go on after the latest epoch
+    run.txt                    the constants and the versions of this run
 A new run moves the files of an earlier one to outputs/train_dcgan_variant/earlier_1/ (2, 3, ...).
 
-How to read the table, one row an epoch, each number a mean over the epoch:
-    loss D    1.39 (2 ln 2) if D can only guess. Falls as D learns, climbs as the digits get good.
-    loss G    0.69 (ln 2) if D can only guess. Mostly rises when loss D falls. Neither is a
-              measure of quality: look at the pictures.
-    D(x)      how real D finds real images: 1 is certain, 0.5 is a guess.
-    D(G(z))   how real D finds the images of G.
-Failures, which the script points out: D(x) near 1 and D(G(z)) near 0 for many epochs (D has won
-and G learns nothing), pictures that are all alike (mode collapse), a loss that is not a number.
+How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
+    loss D    2 ln 2 = 1.39 means that D can only guess. The better D tells real from fake images,
+              the lower it is.
+    loss G    ln 2 = 0.69 means that D can only guess. If D knows the fakes, it is higher.
+    D(x)      how real D finds the real images: 1 is certain, 0.5 is a guess.
+    D(G(z))   how real D finds the images of G. 0.5 is a guess here, too.
+None of the four says how good the images are, because D and G only measure each other: look at the
+pictures. The script warns you if D has won (D(x) stays near 1 and D(G(z)) near 0), if the pictures
+are nearly all alike (mode collapse), or if a loss is no longer a number.
 
-Unlike in [GAN, alg. 1], D and G learn from the same batch of fake images: one pass less through G.
+The tutorials' own settings. C: DISCRIMINATOR = "flatten", EPOCHS = 50, BATCH_SIZE = 128,
+LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0, SEED = 42. D's convolutional D: the
+same with DISCRIMINATOR = "pool". With these, D stays far ahead and G draws few kinds of digit.
+
+One simplification: [GAN, alg. 1] draws new fake images for G's step. Here, as in tutorial C, G
+learns from those that D has just seen, which saves a pass through G.
 
 [GAN]       Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
-[DCGAN]     Radford et al. 2015, Unsupervised Representation Learning with Deep Convolutional
-            Generative Adversarial Networks, arxiv.org/abs/1511.06434
+[DCGAN]     Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
 [Salimans]  Salimans et al. 2016, Improved Techniques for Training GANs, arxiv.org/abs/1606.03498
-[TTUR]      Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule Converge to a Local
-            Nash Equilibrium, arxiv.org/abs/1706.08500
+[Arjovsky]  Arjovsky and Bottou 2017, Towards Principled Methods, arxiv.org/abs/1701.04862
+[TTUR]      Heusel et al. 2017, Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
 [ProGAN]    Karras et al. 2018, Progressive Growing of GANs, arxiv.org/abs/1710.10196
 [SN]        Miyato et al. 2018, Spectral Normalization for GANs, arxiv.org/abs/1802.05957
-[Fritsche]  Fritsche et al. 2019, Frequency Separation for Real-World Super-Resolution,
-            arxiv.org/abs/1911.07850
+[R1]        Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
+[Fritsche]  Fritsche et al. 2019, Frequency Separation, arxiv.org/abs/1911.07850
+[LAZY]      Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
+[AVERAGE]   Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
 [White]     White 2016, Sampling Generative Networks, arxiv.org/abs/1609.04468
 """
 
 # %% 2. Imports
+import contextlib
 import copy
 import csv
 import ctypes
 import io
 import math
+import os
 import platform
+import socket
+import sqlite3
 import sys
-import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+# A notebook that starts this script with "!" sets a drawing backend that may be missing here.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
+
 import matplotlib
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -85,7 +97,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 # %% 3. Constants
 # Data
@@ -93,21 +105,22 @@ DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits made on the
 DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if it is missing.
 # Networks
 GENERATOR = "mlp"  # Fully connected. Or "conv": transposed convolutions, as in [DCGAN].
-DISCRIMINATOR = "flatten"  # 4x4 kernels, then all features. Or "pool": 3x3, then their averages.
+DISCRIMINATOR = "hidden"  # Convolutions, then a hidden layer. Or "flatten", "pool": see section 5.
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 # Training
-TRICKS = ()  # Names from the docstring's list, such as ("label_smoothing", "ema") or ("ema",).
-EPOCHS = 50  # Passes over the data, up to 999.
-BATCH_SIZE = 128  # Real images in a step, 2 or more: 128 in [DCGAN]. Smaller: more, noisier steps.
-LEARNING_RATE = 2e-4  # Adam's step size in both networks. 1e-3 was too high in [DCGAN, sec. 4].
-BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN, sec. 4].
-PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
-SEED = 42  # The same seed gives the same run on the same machine. Another gives other digits.
+TRICKS = ()  # Names from the docstring's list, such as ("label_smoothing", "ttur") or ("ttur",).
+EPOCHS = 8  # Passes over the data, up to 999. Digits can be read after 2; they go on improving.
+BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
+LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
+BETAS = (0.0, 0.99)  # Adam's memory of past gradients, and of their squares. Each from 0 to 0.9999.
+R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
+AVERAGE = 8  # Pictures show an average of G's weights (section 7). 0: G itself. Try 4 to 16.
+DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
+SEED = 0  # The same seed gives the same run on the same machine. Another gives other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_dcgan_variant"  # Relative to the folder that you start in.
-SAMPLE_EVERY = 10  # Epochs from one sample picture to the next.
-SHOW_WINDOWS = False  # True opens the last pictures in windows at the end (needs a desktop).
+SAMPLE_EVERY = 1  # Epochs from one sample picture to the next. The first and last have one, too.
 
 
 # %% 4. Data
@@ -115,15 +128,13 @@ def load_images(train=True):
     """Read the whole dataset into memory: 60,000 images, or else the 10,000 for testing.
 
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
-    labels, int64 [N], which the GAN never sees; and the name of what was loaded. Exits with a
-    message if a file is damaged.
+    labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    if DATASET == "drawn" or not fetch_dataset():
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None
+    if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    dataset = getattr(torchvision.datasets, DATASET)(DATA_DIR, train=train)
-    # One tensor, converted once. A DataLoader would convert each image again in every epoch, which
-    # takes longer than the networks do.
+    # All images become one tensor, once. A DataLoader would convert each image anew in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -133,7 +144,7 @@ class Generator(nn.Module):
     """Turns latent vectors [B, LATENT_DIM] into images [B, 1, 28, 28] from -1 to 1.
 
     BatchNorm gives each feature mean 0 and standard deviation 1 over the batch, then a learned
-    scale and shift. It also keeps running statistics: in eval mode (for pictures) it uses those.
+    scale and shift. For pictures, in eval mode, it uses fixed statistics instead: see section 8.
     """
 
     def __init__(self):
@@ -142,15 +153,8 @@ class Generator(nn.Module):
             widths = [LATENT_DIM, 256, 512, 1024]
             hidden = []
             for inputs, outputs in zip(widths, widths[1:]):
-                hidden += [
-                    nn.Linear(inputs, outputs),  # [B, 256], then [B, 512], then [B, 1024]
-                    # In PyTorch, momentum is the share of the newest batch in the running
-                    # statistics: with 0.8 they are those of the last few batches. Tutorials copy
-                    # 0.8 from Keras, where it is the share of the old ones: 0.2 here. The default
-                    # is 0.1. It matters for pictures only, for in training each batch has its own.
-                    nn.BatchNorm1d(outputs, momentum=0.8),
-                    nn.ReLU(),
-                ]
+                # [B, 256], then [B, 512], then [B, 1024]
+                hidden += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
             self.layers = nn.Sequential(
                 *hidden,
                 nn.Linear(widths[-1], 28 * 28),  # [B, 784]
@@ -159,54 +163,37 @@ class Generator(nn.Module):
             )
         else:
             self.layers = nn.Sequential(
-                nn.Linear(LATENT_DIM, 128 * 7 * 7),  # [B, 6272]
-                nn.Unflatten(1, (128, 7, 7)),  # [B, 128, 7, 7]
-                nn.BatchNorm2d(128),
-                nn.ReLU(),
-                nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1),  # [B, 64, 14, 14]
+                nn.Linear(LATENT_DIM, 64 * 7 * 7),  # [B, 3136]
+                nn.Unflatten(1, (64, 7, 7)),  # [B, 64, 7, 7]
                 nn.BatchNorm2d(64),
                 nn.ReLU(),
-                nn.ConvTranspose2d(64, 1, 4, stride=2, padding=1),  # [B, 1, 28, 28]
+                nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1),  # [B, 32, 14, 14]
+                nn.BatchNorm2d(32),
+                nn.ReLU(),
+                nn.ConvTranspose2d(32, 1, 4, stride=2, padding=1),  # [B, 1, 28, 28]
                 nn.Tanh(),  # [B, 1, 28, 28], from -1 to 1 as the real images are
             )
-            # Here alone, the first weights are as in [DCGAN, sec. 4] and its authors' code.
-            for layer in self.layers:
-                if hasattr(layer, "weight"):
-                    mean = 1 if isinstance(layer, nn.BatchNorm2d) else 0
-                    nn.init.normal_(layer.weight, mean, 0.02)
 
     def forward(self, latents):
-        with mixed_precision(latents.device):
-            return self.layers(latents).float()
+        return self.layers(latents)
 
 
 class Discriminator(nn.Module):
-    """Turns images [B, 1, 28, 28] into a logit each, [B, 1]: D(x) is the sigmoid of the logit.
+    """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
-    The losses apply the sigmoid, because log(sigmoid(logit)) in one go never rounds to log(0).
+    A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
+    losses apply the sigmoid, because log(sigmoid(logit)) in one go never rounds to log(0).
     """
 
     def __init__(self):
         super().__init__()
         channels = 2 if "frequency_separation" in TRICKS else 1
-        maps = 129 if "minibatch_stddev" in TRICKS else 128
-        # G learns from the gradient that passes through D, and LeakyReLU never blocks it. DCGAN
-        # has no BatchNorm next to the images, in G or in D [DCGAN, sec. 3]. "pool" has one in D.
-        if DISCRIMINATOR == "flatten":
-            layers = [
-                nn.Conv2d(channels, 64, 4, stride=2, padding=1),  # [B, 64, 14, 14]
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(64, 128, 4, stride=2, padding=1),  # [B, 128, 7, 7]
-                nn.BatchNorm2d(128, momentum=0.8),
-                nn.LeakyReLU(0.2),
-            ]
-            last = [
-                nn.Flatten(),  # [B, 6272]
-                nn.Linear(maps * 7 * 7, 1),  # [B, 1]
-            ]
-        else:  # Smaller kernels, BatchNorm twice and with its default momentum, and an average.
-            layers = [
-                nn.Conv2d(channels, 64, 3, stride=2, padding=1),  # [B, 64, 14, 14]
+        extra = 1 if "minibatch_stddev" in TRICKS else 0
+        # G learns from the gradient that passes through D, and LeakyReLU never blocks it. There is
+        # no BatchNorm next to the images, in G or in D [DCGAN, sec. 3]. Only "pool" has one in D.
+        if DISCRIMINATOR == "pool":  # Tutorial D: smaller kernels, BatchNorm twice, and averages.
+            first = [nn.Conv2d(channels, 64, 3, stride=2, padding=1)]  # [B, 64, 14, 14]
+            middle = [
                 nn.BatchNorm2d(64),
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(64, 128, 3, stride=2, padding=1),  # [B, 128, 7, 7]
@@ -216,60 +203,92 @@ class Discriminator(nn.Module):
             last = [
                 nn.AdaptiveAvgPool2d(1),  # [B, 128, 1, 1]
                 nn.Flatten(),  # [B, 128], which Linear needs
-                nn.Linear(maps, 1),  # [B, 1]
+                nn.Linear(128 + extra, 1),  # [B, 1]
+            ]
+        elif DISCRIMINATOR == "flatten":  # Tutorial C.
+            first = [
+                nn.Conv2d(channels, 64, 4, stride=2, padding=1),  # [B, 64, 14, 14]
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(64, 128, 4, stride=2, padding=1),  # [B, 128, 7, 7]
+            ]
+            middle = [nn.BatchNorm2d(128), nn.LeakyReLU(0.2)]  # [B, 128, 7, 7]
+            last = [
+                nn.Flatten(),  # [B, 6272]
+                nn.Linear((128 + extra) * 7 * 7, 1),  # [B, 1]
+            ]
+        else:
+            # With "flatten", the logit is a sum over 7 x 7 places, each judged by itself: the
+            # strokes come out right, but not the digit. Here, a layer that sees all places at once
+            # judges the whole shape. Half as many maps make up for its time.
+            first = [
+                nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # [B, 32, 14, 14]
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(32, 64, 4, stride=2, padding=1),  # [B, 64, 7, 7]
+            ]
+            middle = [nn.BatchNorm2d(64), nn.LeakyReLU(0.2)]  # [B, 64, 7, 7]
+            last = [
+                nn.Flatten(),  # [B, 3136]
+                nn.Linear((64 + extra) * 7 * 7, 128),  # [B, 128]
+                nn.LeakyReLU(0.2),
+                nn.Linear(128, 1),  # [B, 1]
             ]
         if "spectral_norm" in TRICKS:
             # [SN, sec. 2] Each layer's weights are divided by their largest singular value, which
-            # a step of power iteration at each use keeps up to date. So no layer amplifies a
-            # difference between images by much: D stays smooth. BatchNorm may amplify, so it goes.
-            layers = [layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)]
-            for layer in layers + last:
+            # a step of power iteration at each use keeps up to date. (For a convolution, it is that
+            # of its weights as a matrix with a row for each output channel.) So no layer amplifies
+            # a difference between images by much: D is smooth. BatchNorm might amplify, so it goes.
+            middle = [layer for layer in middle if not isinstance(layer, nn.BatchNorm2d)]
+            for layer in first + middle + last:
                 if hasattr(layer, "weight"):
                     spectral_norm(layer)
-        self.layers, self.last = nn.Sequential(*layers), nn.Sequential(*last)
+        self.first, self.middle = nn.Sequential(*first), nn.Sequential(*middle)
+        self.last = nn.Sequential(*last)
 
     def features(self, images):
-        """The feature maps of images [B, 1, 28, 28] before D's last layer: [B, 128, 7, 7]."""
+        """Feature maps of images [B, 1, 28, 28], before any BatchNorm: "hidden" has [B, 64, 7, 7].
+
+        BatchNorm gives a real and a fake batch the same mean and deviation. So the tricks that
+        compare batches, feature_matching and minibatch_stddev, have to look before it.
+        """
         if "frequency_separation" in TRICKS:
-            # An image less its blur is its edges and fine detail: what G gets right last. The D of
-            # [Fritsche] sees nothing else. Here they are a second channel, beside the image.
+            # An image minus its blurred copy leaves edges and fine detail, which G learns last. The
+            # D of [Fritsche] sees nothing else. Here they are a second channel beside the image.
             blur = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
             images = torch.cat([images, images - blur], 1)  # [B, 2, 28, 28]
-        with mixed_precision(images.device):
-            return self.layers(images)
+        return self.first(images)
 
     def judge(self, features):
-        """The logits [B, 1] of images with these features [B, 128, 7, 7]."""
+        """The logits [B, 1] of images with these features."""
+        maps = self.middle(features)  # [B, 64, 7, 7] for "hidden"
         if "minibatch_stddev" in TRICKS:
             # [ProGAN, sec. 3] How much the images of this batch differ, in one number, as one more
-            # feature map for all of them. Fakes that are all alike betray themselves by it.
-            spread = features.float().std(0, correction=0).mean()
-            spread = spread.to(features.dtype).expand(len(features), 1, 7, 7)
-            features = torch.cat([features, spread], 1)  # [B, 129, 7, 7]
-        with mixed_precision(features.device):
-            return self.last(features).float()
+            # map for all of them. Fakes that are all alike betray themselves by it. At the border
+            # all images are alike, and a root has no finite slope at 0: hence the small number.
+            spread = (features.var(0, correction=0) + 1e-6).sqrt().mean()
+            maps = torch.cat([maps, spread.expand(len(maps), 1, 7, 7)], 1)  # [B, 65, 7, 7]
+        return self.last(maps)
 
     def forward(self, images):
         return self.judge(self.features(images))
-
-
-def mixed_precision(device):
-    """A context in which layers multiply in bfloat16 if PRECISION says so; weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=PRECISION == "bfloat16")
 
 
 # %% 6. Losses
 def discriminator_loss(real_logits, fake_logits):
     """What D minimises: the batch mean of -log D(x) - log(1 - D(G(z))). [GAN, eq. 1]
 
-    Binary cross-entropy is -log D for the target 1 and -log(1 - D) for the target 0. The minus is
-    there because optimizers minimise, and D wants the value of eq. 1 high.
     Takes logits [B, 1] of real and of fake images. If all are 0, D only guesses: 2 ln 2 = 1.386.
+    In equation 1, D maximises. Optimizers minimise, so here there is a minus.
+
+    In theory, the best D for a given G is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data
+    and p_G say how common x is among real and among generated images. With this D, equation 1 has
+    the value 2 JSD - log 4. JSD, the Jensen-Shannon divergence, says how far apart the two
+    distributions are. It is 0 if they are the same: then D* is 0.5 everywhere. [GAN, thm. 1]
     """
-    # label_smoothing [Salimans, sec. 3.4]: the loss of real images is least at D(x) = 0.9 instead
-    # of 1, so D is not to be certain of them. The target of fake images stays 0: another would
-    # reward G for staying where it is.
+    # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
+    # at D(x) = 0.9, so D need not be certain. Only real images: with a target above 0 for fakes, D
+    # would rate fakes higher where there are many of them, and G would have less reason to move.
     target = 0.9 if "label_smoothing" in TRICKS else 1.0
+    # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     targets = torch.full_like(real_logits, target)
     loss_real = F.binary_cross_entropy_with_logits(real_logits, targets)
     loss_fake = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
@@ -279,50 +298,83 @@ def discriminator_loss(real_logits, fake_logits):
 def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
-    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. Eq. 1 has
-    G minimise log(1 - D(G(z))) instead. The best G is the same, but where D is sure that an image
-    is fake, as it is at the start, that hardly changes with the logit: G would learn nothing.
+    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
+    G would minimise log(1 - D(G(z))). But if D is sure that an image is fake, this is flat: at the
+    logit -5 its slope is -0.007, so almost no gradient reaches G. The slope of -log D(G(z)) is
+    -0.993 there, and its aim is the same, a high D(G(z)). (In theory, it no longer minimises the
+    JSD: at D*, its gradient is that of KL(p_G || p_data) - 2 JSD. [Arjovsky, thm. 2.5])
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
-def feature_matching(real_features, fake_features):
-    """Squared distance of the two batches' mean features [B, 128, 7, 7]. [Salimans, sec. 3.1]
+def r1_penalty(discriminator, real_images):
+    """R1 / 2 times the mean squared length of the gradient of D's logit at real images. [R1, eq. 9]
 
-    G minimises it instead of generator_loss if TRICKS says so. It need not fool D, only look like
-    the real images on average, which one image drawn over and over hardly does. minibatch_stddev
-    acts after these features: with both, it changes D, but G is not told of it.
+    G learns only from D's slope: how the logit changes with each pixel. A D that tells the two
+    kinds of image apart perfectly may have any slope, even at real images. Then it still pushes G
+    when the images of G look real, so G overshoots and circles. With the penalty, D becomes flat
+    at real images, and G can stop there. Takes real images [B, 1, 28, 28].
+    (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
+    not quite one image's own. It works all the same.)
     """
-    return (real_features.float().mean(0) - fake_features.float().mean(0)).square().sum()
+    real_images = real_images.clone().requires_grad_()
+    logits = discriminator(real_images)  # [B, 1]
+    # Each logit depends on its own image only, so the gradient of their sum holds the slope at each
+    # image. create_graph, because the penalty is differentiated as well, by D's weights.
+    (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
+    return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
+
+
+def feature_matching(real_features, fake_features):
+    """Squared distance of the two batches' mean features. [Salimans, sec. 3.1]
+
+    If TRICKS says so, G minimises it instead of generator_loss. G need not fool D then. It only has
+    to look like the real images on average, and one image drawn over and over hardly does.
+    minibatch_stddev is added after these features, so it gives G no gradient here.
+    """
+    return (real_features.mean(0) - fake_features.mean(0)).square().sum()
 
 
 def historical_averaging(network, past):
-    """Squared distance of the weights from their average so far. [Salimans, sec. 3.3]
+    """A factor times the squared distance of the weights from their average. [Salimans, sec. 3.3]
 
-    Each network adds its own to its loss if TRICKS says so. It calms networks that chase each other
-    in circles: the average of a circle is its middle.
+    If TRICKS says so, each network adds its own to its loss. It damps oscillation, because weights
+    that circle around a point are pulled towards its centre. The paper gives no factor. With 1, the
+    networks hardly move.
     """
     pairs = zip(network.parameters(), past.parameters())
-    return sum((weight - mean.detach()).square().sum() for weight, mean in pairs)
+    return 1e-3 * sum((weight - mean.detach()).square().sum() for weight, mean in pairs)
 
 
 # %% 7. One training step
-def sample_latents(count, rng):
+#   1. G draws fake images from new latents.
+#   2. D judges a batch of real images and the fake ones. Both are in its loss.
+#   3. D's weights move, so that D tells real from fake better. G's weights do not.
+#   4. The new D judges the same fake images again. That is G's loss.
+#   5. G's weights move, so that D takes its images for real more often. D's weights do not.
+#   6. The average of G's weights moves a little towards G. Only pictures and files use it.
+def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
-    return torch.randn(count, LATENT_DIM, generator=rng, device=rng.device)
+    return torch.randn(count, LATENT_DIM, generator=rng).to(device)
 
 
-def discriminator_step(discriminator, optimizer, real_images, fake_images, past=None):
+def discriminator_step(
+    discriminator, optimizer, real_images, fake_images, penalty_weight=0, past=None
+):
     """Teach D to tell real from fake images [B, 1, 28, 28]. Returns loss D, mean D(x), D(G(z)).
 
-    past holds the average of D's weights so far. Only historical_averaging needs it.
+    past is the average of D's weights so far, for historical_averaging. Loss D is without that term
+    and without the penalty, so that it means the same with and without them.
     """
-    # detach() keeps the gradient of D's loss out of G: only D learns now, and generator_step still
-    # needs G's part of the graph. Two passes, not one of a mixed batch: BatchNorm measures an image
-    # against its batch. In G's step that batch is all fake, so D must learn on such batches.
+    # Only D learns now. Without detach(), the backward pass would go on into G. This is useless and
+    # uses up the part of the graph that generator_step needs. There are two passes, and not one of
+    # a mixed batch, because BatchNorm measures an image against its batch. In G's step all of the
+    # batch is fake, so D must learn on such batches.
     real_logits = discriminator(real_images)  # [B, 1]
     fake_logits = discriminator(fake_images.detach())  # [B, 1]
     loss = to_minimise = discriminator_loss(real_logits, fake_logits)
+    if penalty_weight:
+        to_minimise = loss + penalty_weight * r1_penalty(discriminator, real_images)
     if "historical_averaging" in TRICKS:
         to_minimise = to_minimise + historical_averaging(discriminator, past)
     optimizer.zero_grad()
@@ -332,9 +384,7 @@ def discriminator_step(discriminator, optimizer, real_images, fake_images, past=
     return loss.detach(), d_real.mean(), d_fake.mean()
 
 
-def generator_step(
-    generator, discriminator, optimizer, fake_images, real_images=None, past=None
-):
+def generator_step(generator, discriminator, optimizer, fake_images, real_images=None, past=None):
     """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G.
 
     Only feature_matching needs real_images, only historical_averaging the average of G's weights.
@@ -349,64 +399,81 @@ def generator_step(
     if "historical_averaging" in TRICKS:
         to_minimise = to_minimise + historical_averaging(generator, past)
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs: compute it for G's weights only, not for D's too.
+    # The gradient reaches G through D. inputs limits it to G's weights, which saves D's.
     to_minimise.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return loss.detach()
 
 
 @torch.no_grad()
-def update_average(average, generator, latents):
-    """ema: move the running average of G a small part of the way to G. [ProGAN, app. A.1]
+def update_average(average, generator, step):
+    """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
-    G wavers from step to step. The average of about the last 200 Gs does not.
+    G never stands still: it circles around a good place, because D moves as well. The mean of its
+    path is nearer to that place. The share is 1 in step 0, so the average starts as a copy of G.
+    After n steps, the last n / AVERAGE of them count most: the window grows with the training.
     """
+    share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
-        mean.lerp_(weight, 0.005)  # 0.001 in [ProGAN], which takes many more steps.
-    average(latents)  # Only for BatchNorm's running statistics: they must fit these weights.
+        mean.lerp_(weight, share)  # mean + share * (weight - mean)
 
 
 def train_step(gan, real_images):
     """One step of D, then one of G. Returns loss D, loss G, D(x) and D(G(z)) in a tensor [4]."""
-    generator = gan.player if "ema" in TRICKS else gan.generator
-    latents = sample_latents(len(real_images), gan.rng)
-    fake_images = generator(latents)  # [B, 1, 28, 28]
+    latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
+    fake_images = gan.generator(latents)  # [B, 1, 28, 28]
+    # The penalty needs a second pass through D. To save time, only every 8th step has it, 8 times
+    # as strong. The effect is the same, because D's slope changes slowly. [LAZY, sec. 3.1]
+    penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
-        gan.discriminator, gan.optimizer_d, real_images, fake_images, gan.past_d
+        gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight, gan.past_d
     )
     loss_g = generator_step(
-        generator, gan.discriminator, gan.optimizer_g, fake_images, real_images, gan.past_g
+        gan.generator, gan.discriminator, gan.optimizer_g, fake_images, real_images, gan.past_g
     )
     if "historical_averaging" in TRICKS:
         gan.past_d.update_parameters(gan.discriminator)
-        gan.past_g.update_parameters(generator)
-    if "ema" in TRICKS:
-        update_average(gan.generator, generator, latents)
+        gan.past_g.update_parameters(gan.generator)
+    if AVERAGE:
+        update_average(gan.average, gan.generator, gan.step)
+    gan.step += 1
     return torch.stack([loss_d, loss_g, d_real, d_fake])
 
 
 # %% 8. Training
+def random_stream(use, seed):
+    """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
+
+    Generators with equal seeds give equal numbers. If SEED itself were used for the first weights
+    and for the fixed latents, both would be made of the same numbers. So each use has its own seed.
+    """
+    uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
+            "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
+    seeds = torch.randint(2**32, (len(uses),), generator=torch.Generator().manual_seed(seed))
+    return torch.Generator().manual_seed(seeds[uses.index(use)].item())
+
+
 def build_gan(device):
     """Make all that a run needs to go on: a checkpoint holds each entry of this namespace."""
-    torch.manual_seed(SEED)  # For the first weights.
-    gan = SimpleNamespace()
+    torch.manual_seed(random_stream("weights", SEED).initial_seed())  # For the first weights.
+    gan = SimpleNamespace(step=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
-    generator = gan.generator
-    if "ema" in TRICKS:  # This one learns. gan.generator is its average, for pictures and files.
-        generator = gan.player = copy.deepcopy(gan.generator)
-    # ttur [TTUR]: a D that learns faster knows G's latest images and guides G better. The ratio
-    # 4 : 1 is that of Zhang et al., arxiv.org/abs/1805.08318, here with LEARNING_RATE between.
+    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For pictures, files.
+    # ttur [TTUR]: a D that learns faster knows G's latest images and guides G better. Here G's rate
+    # is halved and D's is doubled, so D learns 4 times as fast, as in arxiv.org/abs/1805.08318.
     rate_g, rate_d = (0.5, 2) if "ttur" in TRICKS else (1, 1)
-    adam = {"betas": (BETA1, 0.999), "fused": True}  # fused is only faster.
-    gan.optimizer_g = torch.optim.Adam(generator.parameters(), rate_g * LEARNING_RATE, **adam)
+    adam = {"betas": BETAS, "fused": True}  # fused is only faster.
+    gan.optimizer_g = torch.optim.Adam(gan.generator.parameters(), rate_g * LEARNING_RATE, **adam)
     gan.optimizer_d = torch.optim.Adam(
         gan.discriminator.parameters(), rate_d * LEARNING_RATE, **adam
     )
     gan.past_g = gan.past_d = None
     if "historical_averaging" in TRICKS:  # The averages of all weights so far.
-        gan.past_g, gan.past_d = AveragedModel(generator), AveragedModel(gan.discriminator)
-    gan.rng = torch.Generator(device).manual_seed(SEED)  # A source of random numbers.
-    gan.fixed_latents = sample_latents(64, gan.rng)  # Always the same in pictures: only G changes.
+        gan.past_g, gan.past_d = AveragedModel(gan.generator), AveragedModel(gan.discriminator)
+    gan.order_rng = random_stream("data order", SEED)
+    gan.latents_rng = random_stream("training latents", SEED)
+    # Always the same latents in pictures, so that only G differs from one picture to the next.
+    gan.fixed_latents = sample_latents(64, random_stream("fixed latents", SEED), device)
     gan.frames = []  # What G makes of the fixed latents after each epoch, uint8 [64, 28, 28].
     gan.history = []  # The rows of the table, a dictionary each.
     return gan
@@ -414,7 +481,7 @@ def build_gan(device):
 
 def train_epoch(gan, images):
     """Show each image of [N, 1, 28, 28] once. Returns the means of train_step's four numbers."""
-    order = torch.randperm(len(images), generator=gan.rng, device=images.device)
+    order = torch.randperm(len(images), generator=gan.order_rng).to(images.device)
     # The last batch may be smaller. It is left out if it is one image: BatchNorm needs two.
     batches = [batch for batch in order.split(BATCH_SIZE) if len(batch) > 1]
     totals = torch.zeros(4, device=images.device)
@@ -424,386 +491,68 @@ def train_epoch(gan, images):
     return (totals / len(batches)).tolist()  # Only here does the program wait for a GPU.
 
 
-def train(gan, images, data_name):
-    """Train to the end of epoch EPOCHS. Saves, and prints a row, after every epoch."""
-    print("\nepoch   loss D   loss G    D(x)  D(G(z))  seconds  time left")
-    warned = set()
+def renew_statistics(gan):
+    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 fixed latents.
+
+    The weights of the average belong to no batch that was ever seen, so they need statistics of
+    their own, or the pictures look worse than those of G itself. (Tutorial C's momentum=0.8 is the
+    weight of the newest batch in PyTorch's running statistics, but the weight of the old value in
+    Keras', where it comes from. Here the running statistics are not used, so it has no effect.)
+    """
+    latents = sample_latents(6400, random_stream("batchnorm latents", SEED))
+    update_bn(latents.to(gan.fixed_latents.device).split(64), gan.average)
+
+
+def train(gan, images):
+    """Train until the end of epoch EPOCHS. After each epoch, print its row and save the state."""
     for epoch in range(len(gan.history) + 1, EPOCHS + 1):
         start = time.perf_counter()
-        loss_d, loss_g, d_real, d_fake = train_epoch(gan, images)
-        seconds = time.perf_counter() - start
-        if not math.isfinite(loss_d + loss_g):
-            raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
-                             f"LEARNING_RATE and start anew. What was saved before is kept.")
-        gan.frames.append(generate(gan.generator, gan.fixed_latents))
-        gan.history.append({"epoch": epoch, "loss_d": loss_d, "loss_g": loss_g, "d_real": d_real,
-                            "d_fake": d_fake, "seconds": seconds, "data": data_name})
-        save_checkpoint(gan, data_name)
-        left = timedelta(seconds=round((EPOCHS - epoch) * seconds))
-        print(f"{epoch:5d} {loss_d:8.4f} {loss_g:8.4f} {d_real:7.3f} {d_fake:8.3f} {seconds:8.1f}"
-              f"  {left!s:>9}", flush=True)
-        for warning in diagnose(gan, images) - warned:
-            print(f"Warning: {warning}", flush=True)
-            warned.add(warning)
-        if epoch % SAMPLE_EVERY == 0:
-            save_pictures(gan, data_name)
+        means = train_epoch(gan, images)
+        renew_statistics(gan)
+        end_epoch(gan, images, epoch, means, time.perf_counter() - start)
 
 
-# %% 9. Plumbing: pictures, files and resuming, drawn digits, checks
-@torch.no_grad()
-def generate(generator, latents):
-    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
-    generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
-    images = generator(latents).cpu()  # [N, 1, 28, 28]
-    generator.train()
-    return images.add(1).mul(127.5).round().byte().squeeze(1)
+# %% 9. Main
+def main():
+    check_constants()
+    keep_freed_memory()
+    with open_output():  # Only one run at a time can use the folder.
+        device = find_device()
+        images, _, data_name = load_images()
+        images = images.to(device)
+        gan = build_gan(device)
+        begin(gan, images, data_name)  # Resume, or move the files of an earlier run away.
+        try:
+            train(gan, images)
+        except KeyboardInterrupt:
+            say("\nStopped.")
+        finally:  # Also after an error, because the pictures so far may show what went wrong.
+            finish(gan)
+            save_studies(gan, images)
 
 
-def draw_grid(frame, title):
-    """Lay the 64 images of a frame, uint8 [64, 28, 28], out in 8 rows. Returns a Figure."""
-    figure = Figure(figsize=(5.4, 5.8), layout="constrained")  # Needs no display.
-    axes = figure.add_subplot()
-    grid = frame.view(8, 8, 28, 28).transpose(1, 2).reshape(224, 224).numpy()
-    axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks(range(14, 224, 28), range(1, 9))
-    axes.set_yticks(range(14, 224, 28), "ABCDEFGH")
-    axes.set(title=title, xlabel="column (a place keeps its latent in all pictures)", ylabel="row")
-    return figure
+# %% 10. Plumbing: files, pictures, data, checks. Nothing below is about how a GAN learns.
+def output(name=""):
+    """The path of a file in OUTPUT_DIR."""
+    return Path(OUTPUT_DIR).expanduser() / name
 
 
-def draw_rows(rows, title, row_names, column_names):
-    """Lay images, uint8 [rows, columns, 28, 28], out in a titled grid. Returns a Figure."""
-    height, width = len(row_names), len(column_names)
-    figure = Figure(figsize=(0.6 * width + 1.2, 0.6 * height + 0.8), layout="constrained")
-    axes = figure.add_subplot()
-    grid = rows.transpose(1, 2).reshape(28 * height, 28 * width).numpy()
-    axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks(range(14, 28 * width, 28), column_names)
-    axes.set_yticks(range(14, 28 * height, 28), row_names)
-    axes.set_title(title, fontsize="medium")
-    return figure
-
-
-def draw_curves(history, title):
-    """Plot the table over the epochs, with the values that theory expects. Returns a Figure."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["loss_d"] for row in history], "C0.-", label="loss D")
-    left.plot(epochs, [row["loss_g"] for row in history], "C1.-", label="loss G")
-    left.axhline(2 * math.log(2), color="C0", ls="--", label="loss D = 2 ln 2 if D can only guess")
-    left.axhline(math.log(2), color="C1", ls="--", label="loss G = ln 2 if D can only guess")
-    right.plot(epochs, [row["d_real"] for row in history], "C0.-", label="D(x)")
-    right.plot(epochs, [row["d_fake"] for row in history], "C1.-", label="D(G(z))")
-    right.axhline(0.5, color="grey", ls="--", label="both = 0.5 if D can only guess")
-    left.set(xlabel="epoch", ylabel="loss (epoch mean)", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="probability of being real (epoch mean)", ylim=(0, 1))
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize="small")
-    return figure
-
-
-def png(figure, dpi=110):
-    """The bytes of the PNG file that shows a Figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
-
-
-def save_pictures(gan, data_name):
-    """Write the sample grids that are due and not there yet, the curves, and the history."""
-    for epoch, frame in enumerate(gan.frames, start=1):
-        name = f"samples_epoch_{epoch:03d}.png"
-        due = epoch % SAMPLE_EVERY == 0 or epoch == len(gan.frames)
-        if due and not Path(OUTPUT_DIR, name).exists():
-            write_whole(name, png(draw_grid(frame, f"GAN on {data_name}, after epoch {epoch}")))
-    write_whole("losses.png", png(draw_curves(gan.history, f"GAN on {data_name}")))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, gan.history[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(gan.history)
-    write_whole("history.csv", table.getvalue().encode())
-
-
-def save_gif(gan, data_name):
-    """Write the frames as an animation of at most 50 pictures that pauses on the last one."""
-    every = math.ceil(len(gan.frames) / 50)
-    pictures = []
-    for epoch in range(len(gan.frames), 0, -every):  # Backwards, so that the last one is in.
-        grid = draw_grid(gan.frames[epoch - 1], f"GAN on {data_name}, after epoch {epoch}")
-        pictures.insert(0, Image.open(io.BytesIO(png(grid, dpi=72))).convert("L"))
-    buffer = io.BytesIO()
-    durations = [150] * (len(pictures) - 1) + [2000]  # Milliseconds.
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
-    )
-    write_whole("training.gif", buffer.getvalue())
-
-
-def save_studies(gan, images, data_name):
-    """Write interpolation.png, walks between latents, and neighbours.png, a search for copies."""
-    title = f"GAN on {data_name}, after epoch {len(gan.frames)}"
-    # Ctrl-C may have left G amid an epoch. Its weights after the latest whole one are in the file.
-    state = torch.load(Path(OUTPUT_DIR, "checkpoint.pt"), map_location="cpu", weights_only=True)
-    gan.generator.load_state_dict(state["generator"])
-
-    # Walks from z1 to z2 along an arc, cos(t) z1 + sin(t) z2: each point on it is as random as
-    # those that G has learned from. Halfway on a straight line, a latent would be only 0.7 times as
-    # long, and of 100 random numbers hardly any are together so short. [White]
-    z1, z2 = gan.fixed_latents[:16].view(8, 2, 1, LATENT_DIM).unbind(1)  # [8, 1, LATENT_DIM] each
-    t = torch.linspace(0, math.pi / 2, 10, device=z1.device).view(10, 1)
-    walks = t.cos() * z1 + t.sin() * z2  # [8, 10, LATENT_DIM]
-    walks = generate(gan.generator, walks.flatten(0, 1)).view(8, 10, 28, 28)
-    places = [f"{row}{column}" for row in "AB" for column in range(1, 9)]  # As in the samples.
-    ends = [f"{start} to {end}" for start, end in zip(places[::2], places[1::2])]
-    figure = draw_rows(walks, f"Walks between latents: {title}", ends, range(1, 11))
-    write_whole("interpolation.png", png(figure))
-
-    # The training images nearest to a sample, by the distance of their pixels.
-    samples = gan.frames[-1][:8].to(images.device)  # uint8 [8, 28, 28]
-    flat = samples.flatten(1) / 127.5 - 1  # [8, 784]
-    parts = images.flatten(1).split(10_000)  # In parts, to need little memory.
-    distances = torch.cat([torch.cdist(flat, part) for part in parts], 1)  # [8, N]
-    nearest = images[distances.topk(5, largest=False).indices]  # [8, 5, 1, 28, 28]
-    nearest = nearest.squeeze(2).add(1).mul(127.5).round().byte()
-    rows = torch.cat([samples.unsqueeze(1), nearest], 1).cpu()  # [8, 6, 28, 28]
-    names = ["sample", "nearest", "2nd", "3rd", "4th", "5th"]
-    figure = draw_rows(rows, f"Nearest training images: {title}", places[:8], names)
-    write_whole("neighbours.png", png(figure))
-
-
-def write_whole(name, data):
-    """Write bytes to OUTPUT_DIR/name: beside it, then in its place, so it is never half there."""
-    path = Path(OUTPUT_DIR, name)
-    beside = path.with_name(name + ".part")
+def say(text):
+    """Print, also where the console lacks a letter, or where nobody listens any more."""
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        message = f"Cannot write {path}: {error.strerror}. The old one, if any, is kept."
-        if name.endswith(".pt"):
-            raise SystemExit(message) from None
-        print(message, flush=True)  # A picture that is open in a viewer must not end the training.
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def save_checkpoint(gan, data_name):
-    """Write checkpoint.pt, the state of the whole run, and generator.pt, G's weights alone."""
-    state = {"made with": {**check_constants(), "data": data_name, "device": gan.rng.device.type}}
-    for name, part in vars(gan).items():
-        state[name] = part.state_dict() if hasattr(part, "state_dict") else part
-    state["rng"] = gan.rng.get_state()
-    weights = {name: tensor.cpu() for name, tensor in gan.generator.state_dict().items()}
-    for name, content in (("checkpoint.pt", state), ("generator.pt", weights)):
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_whole(name, buffer.getvalue())
-
-
-def load_checkpoint(gan, data_name):
-    """Put the state in checkpoint.pt into gan. Exits if it is damaged or of another kind of run."""
-    path = Path(OUTPUT_DIR, "checkpoint.pt")
-    anew = "or set RESUME = False to start anew; the earlier files are kept."
-    now = {**check_constants(), "data": data_name, "device": gan.rng.device.type}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # Runs no code from it.
-        saved = state["made with"]
-    except Exception as error:  # A damaged file fails in many ways.
-        raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
-    if saved.keys() != now.keys():
-        raise SystemExit(f"{path} is of a script with other constants. Change OUTPUT_DIR, {anew}")
-    may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "SHOW_WINDOWS", "OUTPUT_DIR", "DATA_DIR"}
-    for name in now.keys() - may_change:
-        if saved[name] != now[name]:
-            raise SystemExit(f"{path} was made with {name} = {saved[name]!r}, and now it is "
-                             f"{now[name]!r}. Change it back, {anew}")
-    try:
-        for name, part in vars(gan).items():
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(state[name])
-            elif isinstance(part, list):
-                part.extend(state[name])
-    except (KeyError, RuntimeError, ValueError):
-        raise SystemExit(f"{path} is of other networks than section 5 has. Change them back, "
-                         f"{anew}") from None
-    gan.rng.set_state(state["rng"])
-    gan.fixed_latents.copy_(state["fixed_latents"])
-
-
-def written_files():
-    """The files of a run that are in OUTPUT_DIR now."""
-    names = ["samples_epoch_*.png", "training.gif", "interpolation.png", "neighbours.png"]
-    names += ["losses.png", "history.csv", "generator.pt", "checkpoint.pt"]
-    return [path for name in names for path in sorted(Path(OUTPUT_DIR).glob(name))]
-
-
-def set_aside_earlier_run():
-    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): none is destroyed."""
-    if files := written_files():
-        number = 1
-        while (folder := Path(OUTPUT_DIR, f"earlier_{number}")).exists():
-            number += 1
-        folder.mkdir()
-        for path in files:
-            path.rename(folder / path.name)
-        print(f"Kept      the files of an earlier run, in {folder}")
+        print(text, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "replace").decode(), flush=True)
+    except OSError:  # As after `python train_gan.py | head`. The training goes on.
+        sys.stdout = open(os.devnull, "w")
 
 
 def show_progress(number, count):
-    """Keep a line moving within the epoch on a terminal. A file or a pipe gets only the table."""
-    if sys.stdout.isatty() and (number % 20 == 0 or number == count):
+    """Keep a line moving within the epoch, on a terminal and in a notebook."""
+    moves = "ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()
+    if moves and (number % 20 == 0 or number == count):
         line = f"  step {number} of {count}" if number < count else " " * 30
         print(f"\r{line}\r", end="", flush=True)
-
-
-def fetch_dataset():
-    """Make sure that torchvision finds DATASET in DATA_DIR. Downloads it once if it is not there.
-
-    Returns False, after a notice, if it cannot be had. Raises SystemExit if a file is damaged.
-    """
-    folder = Path(DATA_DIR, DATASET, "raw")
-    sizes = {"train-images-idx3-ubyte": 47_040_016, "train-labels-idx1-ubyte": 60_008,
-             "t10k-images-idx3-ubyte": 7_840_016, "t10k-labels-idx1-ubyte": 10_008}
-    reason = None
-    if not all((folder / name).exists() for name in sizes):
-        try:
-            getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
-        except Exception as error:  # A download fails in many ways.
-            reason = str(error).strip() or type(error).__name__
-    for name, size in sizes.items():
-        path = folder / name
-        start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.
-        if path.exists() and (path.stat().st_size != size or path.read_bytes()[:4] != start):
-            raise SystemExit(f"{path} is damaged. Delete it and start again to download it anew.")
-    if reason:
-        print("=" * 98)
-        print(f"{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}")
-        print("DRAWN DIGITS are used instead: fonts, bent until they look like handwriting.")
-        print(f"To use {DATASET}, put these four files, unpacked, into {folder.resolve()}:")
-        print(", ".join(sizes))
-        print("=" * 98, flush=True)
-    return not reason
-
-
-def draw_digits(count, seed=0):
-    """Draw digits that resemble handwriting, the same ones for the same seed.
-
-    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], evenly.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    glyphs = []  # Ten digits of each font, 40 pixels high on 56 x 56: twice as large as in the end.
-    for name in ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
-        file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
-        font = ImageFont.truetype(str(file), 100)
-        for character in "0l23456789":  # A small L looks more like a written one than a printed 1.
-            left, top, right, bottom = font.getbbox(character)
-            ink = Image.new("L", (right - left, bottom - top))
-            ImageDraw.Draw(ink).text((-left, -top), character, fill=255, font=font)
-            width = round(40 * ink.width / ink.height)
-            glyph = Image.new("L", (56, 56))
-            glyph.paste(ink.resize((width, 40)), ((56 - width) // 2, 8))
-            glyphs.append(torch.tensor(list(glyph.tobytes())).view(1, 56, 56) / 255)
-    # Blurred, ink fades to the sides. What is kept below, from a random level up, is the stroke:
-    # broad if the level is low, thin if it is high.
-    blur = torch.exp(-(torch.arange(-3, 4) ** 2) / 6.5)
-    glyphs = F.conv2d(torch.stack(glyphs), blur.outer(blur).view(1, 1, 7, 7), padding=3)
-    glyphs /= glyphs.amax((2, 3), keepdim=True)  # [40, 1, 56, 56]
-    # As in MNIST, the centre of mass of the ink comes into the middle of the image.
-    ink = glyphs / glyphs.sum((2, 3), keepdim=True)
-    places = torch.linspace(-1, 1, 56)
-    centres = torch.cat([ink.sum(2) @ places, ink.sum(3) @ places], 1)  # [40, 2]
-
-    labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
-    images = []
-    for part in labels.split(2000):  # In parts, to need little memory.
-        n = len(part)
-        chosen = part + 10 * torch.randint(len(glyphs) // 10, (n,), generator=rng)
-        turn, shear = 0.1 * torch.randn(2, n, generator=rng)
-        wide, high = torch.rand(2, n, generator=rng)
-        shift = centres[chosen] + 0.02 * torch.randn(n, 2, generator=rng)
-        matrix = torch.stack([0.85 + 0.35 * wide, 0.1 + shear - turn, shift[:, 0],
-                              turn, 1 + 0.25 * high, shift[:, 1]], 1).view(n, 2, 3)
-        grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)  # [n, 28, 28, 2]
-        bends = 0.06 * torch.randn(n, 2, 4, 4, generator=rng)  # Smoothly uneven, as a hand is.
-        bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
-        ink = F.grid_sample(glyphs[chosen], grid + bends.permute(0, 2, 3, 1), align_corners=False)
-        level = 0.27 + 0.3 * torch.rand(n, 1, 1, 1, generator=rng)
-        images.append((4.5 * (ink - level) + 0.5).clamp(0, 1))
-    return torch.cat(images).mul_(2).sub_(1), labels
-
-
-def diagnose(gan, images):
-    """What has visibly gone wrong by now: a set of sentences that name the constant to change."""
-    last, found = gan.history[-5:], set()
-    if len(last) < 5:  # The first epochs are always wild.
-        return found
-    certain = 0.85 if "label_smoothing" in TRICKS else 0.95
-    # With feature_matching G does not even try to fool D.
-    if "feature_matching" not in TRICKS and all(
-        row["d_real"] > certain and row["d_fake"] < 0.05 for row in last
-    ):
-        found.add("D has won: D(x) near 1, D(G(z)) near 0. Try BETA1 = 0.5, GENERATOR = conv.")
-    variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
-    if variety < 0.3:  # Healthy runs stay above 0.5 of the variety of the real images.
-        found.add("the pictures are nearly all alike. Try GENERATOR = conv, BETA1 = 0.5, TRICKS.")
-    return found
-
-
-def check_constants():
-    """Return the constants by name. Raises SystemExit, in one line, if one cannot be used."""
-    allowed = {
-        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"],  # A list: one of these.
-        "DATA_DIR": str,
-        "GENERATOR": ["mlp", "conv"],
-        "DISCRIMINATOR": ["flatten", "pool"],
-        "LATENT_DIM": range(1, 10_001),  # A range: a whole number in it.
-        "TRICKS": {  # A set: a tuple of some of these.
-            "label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
-            "historical_averaging", "ema", "ttur", "frequency_separation",
-        },
-        "EPOCHS": range(1, 1000),
-        "BATCH_SIZE": range(2, 60_001),
-        "LEARNING_RATE": (1e-7, 1),  # A pair: a number from the first to the second.
-        "BETA1": (0, 0.999),
-        "PRECISION": ["float32", "bfloat16"],
-        "SEED": range(2**32),
-        "RESUME": [False, True],
-        "OUTPUT_DIR": str,
-        "SAMPLE_EVERY": range(1, 10_001),
-        "SHOW_WINDOWS": [False, True],
-    }
-    for name, rule in allowed.items():
-        value = globals()[name]
-        if rule is str:
-            right, wanted = isinstance(value, str) and value.strip(), "the name of a folder"
-        elif isinstance(rule, set):
-            names = sorted(rule)
-            right = isinstance(value, tuple)
-            right = right and all(item in names and value.count(item) == 1 for item in value)
-            wanted = f"(), or a tuple such as ('ema',) of names from {names}, none of them twice"
-        elif isinstance(rule, list):
-            right, wanted = value in rule, f"one of {rule}"
-        elif isinstance(rule, range):
-            right = type(value) is int and value in rule
-            wanted = f"a whole number from {rule[0]} to {rule[-1]}"
-        else:
-            right = type(value) in (int, float) and rule[0] <= value <= rule[1]
-            wanted = f"a number from {rule[0]} to {rule[1]}"
-        if not right:
-            raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
-    return {name: globals()[name] for name in allowed}
-
-
-def open_output():
-    """Make OUTPUT_DIR, and raise SystemExit if nothing can be written to it."""
-    try:
-        Path(OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=OUTPUT_DIR).close()
-    except OSError as error:
-        raise SystemExit(f"Cannot write to OUTPUT_DIR, {OUTPUT_DIR!r}: {error.strerror}.") from None
 
 
 def keep_freed_memory():
@@ -817,65 +566,365 @@ def keep_freed_memory():
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks below 32 MB, the limit, come from that space.
 
 
-def announce(gan, images, data_name):
-    """Print what this run works with."""
-    device = torch.cuda.get_device_name() if images.is_cuda else images.device.type
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
-    print(f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels")
-    print(f"Device    {device}, {torch.get_num_threads()} CPU threads, {PRECISION}")
-    print(f"Versions  Python {platform.python_version()}, {versions}")
-    print(f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}")
-    print(f"Output    {Path(OUTPUT_DIR).resolve()}")
-
-
-def show_windows():
-    """Open the last sample grid and the curves in windows, until they are closed."""
-    import matplotlib.pyplot as plt  # Only here, because it looks for a display.
-
-    samples = sorted(Path(OUTPUT_DIR).glob("samples_epoch_*.png"))
-    for path in (samples[-1], Path(OUTPUT_DIR, "losses.png")):
-        plt.figure(layout="constrained").add_subplot().imshow(plt.imread(path))
-        plt.axis("off")
-    plt.show()
-
-
-# %% 10. Main
-def main():
-    check_constants()
-    open_output()
-    keep_freed_memory()
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    # Without this, a GPU may add up a convolution in another order each time, whatever the SEED.
-    torch.backends.cudnn.deterministic = True
-    images, _, data_name = load_images()
-    images = images.to(device)
-    gan = build_gan(device)
-    announce(gan, images, data_name)
-    print(f"Tricks    {', '.join(TRICKS) or 'none'}")
-    if RESUME and Path(OUTPUT_DIR, "checkpoint.pt").exists():
-        load_checkpoint(gan, data_name)
-        print(f"Resumed   after epoch {len(gan.history)} of {EPOCHS}")
-    else:
-        if RESUME:
-            print("Resumed   nothing, for there is no checkpoint.pt: a new run")
-        set_aside_earlier_run()
+def find_device():
+    """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
+    # By itself, cuDNN may give unequal runs for equal seeds, and may round float32 to TF32.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        train(gan, images, data_name)
-    except KeyboardInterrupt:
-        print("\nStopped. RESUME = True goes on after the last full epoch.")
-    finally:  # Also after an error: the pictures so far may show what went wrong.
-        if gan.history and Path(OUTPUT_DIR, "checkpoint.pt").exists():
-            save_pictures(gan, data_name)
-            save_gif(gan, data_name)
-            save_studies(gan, images, data_name)
-    print("\nWritten:", *written_files(), sep="\n  ")
-    if SHOW_WINDOWS and gan.history:
-        show_windows()
+        torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
+    except Exception as error:
+        reason = f"the device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        if DEVICE != "auto":
+            raise SystemExit(f"DEVICE = {DEVICE!r}: {reason}") from None
+        say(f"Note      {reason}. The CPU is used instead.")
+        name = "cpu"
+    return torch.device(name)
+
+
+def open_output():
+    """Make OUTPUT_DIR and lock it against a second run. The lock ends with the process, always."""
+    try:
+        output().mkdir(parents=True, exist_ok=True)
+        lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
+        lock.execute("BEGIN EXCLUSIVE")
+        for path in output().glob("part.*"):  # A kill may have left one behind.
+            path.unlink()
+    except (OSError, sqlite3.Error) as error:
+        reason = "another run is using it" if "locked" in str(error) else error
+        raise SystemExit(f"OUTPUT_DIR = {OUTPUT_DIR!r} cannot be used: {reason}.") from None
+    return contextlib.closing(lock)
+
+
+def write_whole(name, save):
+    """Write OUTPUT_DIR/name with save(file): first under another name, so never half of it."""
+    beside = output(f"part.{name}")
+    for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
+        try:
+            with open(beside, "wb") as file:
+                save(file)
+            return beside.replace(output(name))
+        except (OSError, RuntimeError) as error:  # torch.save can raise the second.
+            reason = error
+            time.sleep(wait)
+    with contextlib.suppress(OSError):
+        beside.unlink()
+    say(f"Cannot write {output(name)}: {reason}. The old one, if any, is kept. The run goes on.")
+
+
+def save_checkpoint(gan):
+    """Write checkpoint.pt, the state of the whole run."""
+    state = {name: part.get_state() if isinstance(part, torch.Generator)
+             else part.state_dict() if hasattr(part, "state_dict") else part
+             for name, part in vars(gan).items()}
+    write_whole("checkpoint.pt", lambda file: torch.save(state, file))
+
+
+def load_checkpoint(gan):
+    """Put the state in checkpoint.pt into gan. Exits if the file is of another kind of run."""
+    may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE", "device"}
+    try:
+        state = torch.load(output("checkpoint.pt"), map_location="cpu", weights_only=True)
+        for name in sorted(state["made_with"] | gan.made_with):
+            old, new = state["made_with"].get(name), gan.made_with.get(name)
+            if old != new and name not in may_change:
+                raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
+        if state["made_with"]["device"] != gan.made_with["device"]:
+            say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
+        for name, part in vars(gan).items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif isinstance(part, torch.Generator):
+                part.set_state(state[name])
+            elif torch.is_tensor(part):
+                setattr(gan, name, state[name].to(part.device))
+            elif name != "made_with":
+                setattr(gan, name, state[name])
+    except Exception as error:  # A damaged file fails in many ways.
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise SystemExit(f"{output('checkpoint.pt')} cannot be used. {reason}. Undo what has "
+                         f"changed, or start anew by RESUME = False. All files are kept.") from None
+
+
+def begin(gan, images, data_name):
+    """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
+    device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
+    sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
+    # A checkpoint must agree with this: constants, data, and the type of each of its parts.
+    gan.warned, gan.made_with = [], {**check_constants(), "data": data_name, "device": device}
+    gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
+    if RESUME and output("checkpoint.pt").exists():
+        load_checkpoint(gan)
+    else:
+        set_aside_earlier_run()
+    text = (f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels\n"
+            f"Device    {device}, {torch.get_num_threads()} CPU threads\n"
+            f"Versions  Python {platform.python_version()}, torch {torch.__version__}\n"
+            f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}\n"
+            f"Output    {output().resolve()}\n"
+            f"Start     after epoch {len(gan.history)} of {EPOCHS}\n")
+    say(text)
+    text += "".join(f"{name} = {value!r}\n" for name, value in check_constants().items())
+    write_whole("run.txt", lambda file: file.write(text.encode()))
+    say("epoch   loss D   loss G    D(x)  D(G(z))  seconds  time left")
+
+
+def set_aside_earlier_run():
+    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): all of them or none."""
+    kinds, number = ("run.txt", "samples_epoch_*.png", "training.gif", "losses.png", "history.csv",
+                     "interpolation.png", "neighbours.png", "generat*.*", "checkpoint.pt"), 1
+    files = [path for kind in kinds for path in output().glob(kind)]
+    while (folder := output(f"earlier_{number}")).exists():
+        number += 1
+    try:
+        for path in files:
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / path.name)
+    except OSError as error:  # Windows does not move a file that is open elsewhere.
+        for path in folder.glob("*"):
+            path.rename(output(path.name))
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise SystemExit(f"Cannot move a file of an earlier run. Is it open? {error}.") from None
+    if files:
+        say(f"Kept      the files of an earlier run, in {folder}")
+
+
+def end_epoch(gan, images, epoch, means, seconds):
+    """Print the row of an epoch, warn, draw what is due, and, last, save the state."""
+    if not math.isfinite(sum(means)):
+        raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
+                         f"LEARNING_RATE and start anew. What was saved before is kept.")
+    gan.frames.append(generate(gan.average, gan.fixed_latents))
+    gan.history.append({"epoch": epoch, **dict(zip(("loss D", "loss G", "D(x)", "D(G(z))"), means)),
+                        "seconds": seconds, "data": gan.made_with["data"]})
+    left = f"{(EPOCHS - epoch) * seconds / 60:.1f} min"
+    say(f"{epoch:5d} {means[0]:8.4f} {means[1]:8.4f} {means[2]:7.3f} {means[3]:8.3f} {seconds:8.1f}"
+        f"  {left:>9}")
+    for warning in set(diagnose(gan, images)) - set(gan.warned):
+        gan.warned.append(warning)
+        say(f"Warning: {warning}")
+    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # finish draws the last.
+        save_pictures(gan)
+    save_checkpoint(gan)
+
+
+def diagnose(gan, images):
+    """What has visibly gone wrong by now: sentences that name the constants to change."""
+    last, found = gan.history[-3:], []
+    cure = "Try another LEARNING_RATE, or TRICKS." if R1 else "Try R1 = 0.3."
+    sure = 0.85 if "label_smoothing" in TRICKS else 0.95
+    # With feature_matching, G does not even try to fool D.
+    if "feature_matching" not in TRICKS and len(last) == 3 and all(
+            row["D(x)"] > sure and row["D(G(z))"] < 0.05 for row in last):
+        found.append(f"D has won: D(x) is near 1 and D(G(z)) near 0. {cure}")
+    variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
+    if len(last) == 3 and variety < 0.3:  # Healthy runs stay above 0.5.
+        found.append(f"the pictures are nearly all alike (mode collapse). {cure}")
+    return found
+
+
+def finish(gan):
+    """Write the files of the latest whole epoch, also after Ctrl-C or an error in the next one."""
+    if not gan.history or not output("checkpoint.pt").exists():
+        return say("There is no checkpoint, so nothing more is written.")
+    load_checkpoint(gan)
+    weights = {name: tensor.cpu() for name, tensor in gan.average.state_dict().items()}
+    write_whole("generator.pt", lambda file: torch.save(weights, file))
+    latents = sample_latents(10_000, random_stream("judged latents", SEED))
+    images = generate(gan.average, latents.to(gan.fixed_latents.device)).numpy()
+    write_whole("generated.npy", lambda file: np.save(file, images))
+    save_pictures(gan)
+    say(f"\nAll files are in {output()}. To go on after epoch {len(gan.history)}, set "
+        f"RESUME = True and, if need be, raise EPOCHS.")
+
+
+@torch.no_grad()
+def generate(generator, latents):
+    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
+    generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
+    images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
+    generator.train()
+    return images.add(1).mul(127.5).round().byte().squeeze(1)
+
+
+def save_pictures(gan):
+    """Write the grid of the latest epoch, the GIF of all so far, the curves and the history."""
+    title = " + ".join((f"{GENERATOR} G, {DISCRIMINATOR} D", *TRICKS))
+    title, count = f"{title} on {gan.made_with['data']}, R1 {R1}", len(gan.frames)
+    epochs = range(count, 0, -math.ceil(count / 50))[::-1]  # At most 50, the last one included.
+    grids = [draw_grid(gan.frames[epoch - 1], f"{title}: epoch {epoch}") for epoch in epochs]
+    write_whole(f"samples_epoch_{count:03d}.png", lambda file: grids[-1].save(file, "PNG"))
+    small = [grid.reduce(2) for grid in grids]
+    times = [max(120, 5000 // len(small))] * (len(small) - 1) + [2000]  # Milliseconds.
+    write_whole("training.gif", lambda file: small[0].save(
+        file, "GIF", save_all=True, append_images=small[1:], duration=times, loop=0))
+    guess = {"loss D": 2 * math.log(2), "loss G": math.log(2), "D(x)": 0.5, "D(G(z))": 0.5}
+    if "label_smoothing" in TRICKS:  # With it, the best D says 0.45 where it can only guess.
+        guess = {"loss D": 1.376, "loss G": 0.799, "D(x)": 0.45, "D(G(z))": 0.45}
+    curves = draw_curves(gan.history, title, guess)
+    write_whole("losses.png", lambda file: curves.savefig(file, dpi=150))
+    text = io.StringIO()
+    table = csv.DictWriter(text, gan.history[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(gan.history)
+    write_whole("history.csv", lambda file: file.write(text.getvalue().encode()))
+    if "ipykernel" in sys.modules:  # In a notebook, show them below the cell.
+        sys.modules["IPython"].display.display(grids[-1], Image.open(output("losses.png")))
+
+
+def save_studies(gan, images):
+    """Write interpolation.png, walks between latents, and neighbours.png, a search for copies."""
+    if not gan.history or not output("checkpoint.pt").exists():
+        return
+    # Walks from z1 to z2 along an arc, cos(t) z1 + sin(t) z2. Every point of it is again a standard
+    # normal vector, as in training. The middle of a straight line is only 0.7 times as long, and
+    # vectors as short as that hardly ever occur in 100 dimensions. [White]
+    z1, z2 = gan.fixed_latents[:16].view(8, 2, 1, LATENT_DIM).unbind(1)  # [8, 1, LATENT_DIM] each
+    t = torch.linspace(0, math.pi / 2, 10, device=z1.device).view(10, 1)
+    walks = generate(gan.average, (t.cos() * z1 + t.sin() * z2).flatten(0, 1))  # [80, 28, 28]
+    grid = draw_grid(walks, "Each row: a walk from one latent to another", columns=10)
+    write_whole("interpolation.png", lambda file: grid.save(file, "PNG"))
+
+    # The training images nearest to a sample, by the distance of their pixels.
+    samples = gan.frames[-1][:8].to(images.device)  # uint8 [8, 28, 28]
+    parts = images.flatten(1).split(10_000)  # In parts, to need little memory.
+    distances = [torch.cdist(samples.flatten(1) / 127.5 - 1, part) for part in parts]  # [8, 10000]
+    nearest = images[torch.cat(distances, 1).topk(7, largest=False).indices]  # [8, 7, 1, 28, 28]
+    nearest = nearest.squeeze(2).add(1).mul(127.5).round().byte()  # [8, 7, 28, 28]
+    rows = torch.cat([samples.unsqueeze(1), nearest], 1).flatten(0, 1).cpu()  # [64, 28, 28]
+    grid2 = draw_grid(rows, "Each row: a sample, then the 7 nearest training images")
+    write_whole("neighbours.png", lambda file: grid2.save(file, "PNG"))
+
+
+def draw_grid(images, title, columns=8):
+    """Lay images, uint8 [N, 28, 28], out in rows below a title. Returns a Pillow image."""
+    grid = torchvision.utils.make_grid(images.unsqueeze(1), columns, pad_value=96)[0]
+    grid = Image.fromarray(grid.numpy()).resize((4 * grid.shape[1], 4 * grid.shape[0]), 0)
+    picture = Image.new("L", (grid.width, grid.height + 48), 255)
+    picture.paste(grid, (0, 48))
+    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    ImageDraw.Draw(picture).text((8, 10), title, 0, ImageFont.truetype(str(font), 24))
+    return picture
+
+
+def draw_curves(history, title, guess):
+    """Draw the table over the epochs, and each column's guess: its value if D can only guess."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")  # Needs no display.
+    figure.suptitle(title)
+    for axes, names in zip(figure.subplots(1, 2), (("loss D", "loss G"), ("D(x)", "D(G(z))"))):
+        for name, style, line in zip(names, ("C0o-", "C1s--"), ("C0-.", "C1:")):
+            points = [(row["epoch"], row[name]) for row in history]
+            axes.plot(*zip(*points), style, ms=4, label=name)
+            axes.axhline(guess[name], c=line[:2], ls=line[2:], label=f"{name} of a mere guess")
+        axes.set(xlabel="epoch", ylabel="mean over the epoch", xlim=(0, len(history) + 1))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    axes.set_ylim(0, 1)  # Probabilities, on the right.
+    return figure
+
+
+def fetch_dataset(train):
+    """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
+    reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
+    names = "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"
+    files = [folder / DATASET / "raw" / f"{name}-ubyte" for name in names]
+    missing, usual = not all(file.exists() for file in files), socket.getdefaulttimeout()
+    try:
+        if missing:
+            say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
+            socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
+        dataset = reader(folder, train=train, download=missing)
+        sample = dataset.data[:1000].float()  # Of all three, the mean is < 75, the deviation > 75.
+        kinds = dataset.targets.unique().tolist()
+        if kinds != list(range(10)) or sample.mean() > 100 or sample.std() < 50:
+            raise ValueError(f"it does not hold what {DATASET} does")
+        return dataset
+    except Exception as error:  # A download fails in many ways, and so does a damaged file.
+        reason = str(error).strip() or type(error).__name__
+    finally:
+        socket.setdefaulttimeout(usual)
+    if not missing:
+        raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
+                         f"({reason}). Move them away, and a new start downloads them anew.")
+    for empty in (files[0].parent, files[0].parent.parent, folder):
+        with contextlib.suppress(OSError):  # It removes only what is empty.
+            empty.rmdir()
+    say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
+        f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
+        f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
+        f"unpacked, here:\n" + "\n".join(map(str, files)) + f"\n{'=' * 98}")
+
+
+def draw_digits(count, seed=0):
+    """Draw digits that resemble handwriting, the same ones for the same seed.
+
+    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
+    """
+    rng, glyphs, images = random_stream("drawn digits", seed), [], []
+    for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
+        for character in "0l23456789":  # A small L looks more like a written one than a printed 1.
+            glyph = Image.new("L", (52, 56))  # Twice the final size.
+            ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
+            glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
+    glyphs = torchvision.transforms.functional.gaussian_blur(torch.stack(glyphs), 9, 1.7)
+    places = F.affine_grid(torch.eye(2, 3)[None], (1, 1, 28, 28), align_corners=False)
+    # As in MNIST, the centre of mass of the ink comes into the middle of the image.
+    ink = F.avg_pool2d(glyphs, 2).permute(0, 2, 3, 1)  # [30, 28, 28, 1]
+    places = places + (ink * places).sum((1, 2), keepdim=True) / ink.sum((1, 2), keepdim=True)
+    labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
+    for part in labels.split(2000):  # In parts, to need little memory.
+        chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
+        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # A hand is smoothly uneven.
+        bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
+        grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
+        ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
+        level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
+        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # Blurred ink is broad at a low level.
+    return torch.cat(images).mul_(2).sub_(1), labels
+
+
+def check_constants():
+    """The constants by name. Exits in one line if one is missing or cannot be used."""
+    folder, tricks = "the name of a folder", {
+        "label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
+        "historical_averaging", "ttur", "frequency_separation"}
+    rules = {  # A list: the choices. Two numbers: the limits. A third: the lengths of a tuple.
+        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
+        "GENERATOR": ["mlp", "conv"], "DISCRIMINATOR": ["hidden", "flatten", "pool"],
+        "LATENT_DIM": (1, 10_000), "TRICKS": tricks, "EPOCHS": (1, 999),
+        "BATCH_SIZE": (2, 60_000), "LEARNING_RATE": (1e-7, 1.0),
+        "BETAS": (0.0, 0.9999, [2]), "R1": (0.0, 1000.0), "AVERAGE": (0.0, 1000.0),
+        "DEVICE": "the name of a device", "SEED": (0, 2**32 - 1), "RESUME": [False, True],
+        "OUTPUT_DIR": folder, "SAMPLE_EVERY": (1, 10_000)}
+    for name, rule in rules.items():
+        value, wanted = globals().get(name), rule
+        if isinstance(rule, list):
+            right, wanted = value in rule, f"one of {rule}"
+        elif isinstance(rule, set):
+            right = isinstance(value, tuple) and all(value.count(name) == 1 for name in value)
+            right = right and all(name in list(rule) for name in value)
+            wanted = f"(), or a tuple such as ('ttur',) of different names from {sorted(rule)}"
+        elif isinstance(rule, str):
+            right = isinstance(value, str) and value.strip()
+        else:
+            low, high, *counts = rule
+            numbers = value if counts and type(value) is tuple else (value,)
+            right = all(type(n) in (int, type(low)) and low <= n <= high for n in numbers)
+            right = right and (not counts or numbers is value and len(value) in counts[0])
+            wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
+            lengths = " or ".join(map(str, *counts)) if counts else ""
+            wanted += f", in a tuple of length {lengths}: (64,) has length 1" if counts else ""
+        if not right:
+            problem = f"= {value!r} cannot be used" if name in globals() else "is missing"
+            raise SystemExit(f"{name} {problem}. It must be {wanted}.")
+    return {name: globals()[name] for name in rules}
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and Path(sys.argv[0]).name == Path(globals().get("__file__", "")).name:
+        raise SystemExit(f"{sys.argv[0]} takes no arguments: edit the constants in section 3.")
     try:
         main()
     except KeyboardInterrupt:

@@ -5,54 +5,70 @@
 # %% 1. What and how
 """Train a GAN of two small fully connected networks on MNIST: noise in, handwritten digits out.
 
-The generator G turns a latent vector z of random numbers into an image. The discriminator D looks
-at an image and says how likely it is to be real. They play a game [GAN, eq. 1]: D is trained to
-make the value below high, G to make it low. E is the mean over many images.
+The generator G turns a latent vector z, which is a list of random numbers, into an image. The
+discriminator D looks at an image and says how likely it is to be real. They play a game: D is
+trained to make the value below high, and G is trained to make it low. [GAN, eq. 1]
 
-    E[log D(x)] + E[log(1 - D(G(z)))]          x: a real image, z: random numbers
-
-(In fact G minimises -log D(G(z)). Section 6 says why.)
+    E[log D(x)] + E[log(1 - D(G(z)))]      x: a real image, z: a latent vector, E: a mean
 
 Run it:  python train_gan.py          (There are no options: edit the constants in section 3.)
-
 It writes to outputs/train_gan/:
-    samples_epoch_010.png ...  64 images from the same 64 latents, every SAMPLE_EVERY epochs
+    samples_epoch_001.png ...  64 images from the same 64 latents, every SAMPLE_EVERY epochs
     training.gif               the same 64 images as they change over the epochs
     losses.png, history.csv    the table that it prints, as curves and as a file
-    generator.pt               the generator's weights after the latest epoch
-    checkpoint.pt              all that RESUME = True needs to go on from the latest epoch
+    generated.npy              10,000 images from other latents, to measure how good they are
+    generator.pt               the weights of the generator that made them
+    checkpoint.pt              all that RESUME = True needs to go on after the latest epoch
+    run.txt                    the constants and the versions of this run
 A new run moves the files of an earlier one to outputs/train_gan/earlier_1/ (then 2, 3, ...).
 
-How to read the table, one row an epoch, each number a mean over the epoch:
-    loss D    2 ln 2 = 1.39 means that D can only guess. Falls to about 0.3 in the first ten epochs,
-              in which D learns fast, then climbs to about 0.9 as the digits get good.
-    loss G    ln 2 = 0.69 means that D can only guess. Moves against loss D: up to about 4, then
-              down to about 1.5. Neither loss measures quality: look at the pictures.
-    D(x)      how real D finds real images: 1 is certain, 0.5 is a guess. Ends near 0.7.
-    D(G(z))   how real D finds the images of G. Ends near 0.3.
-Failures, which the script points out: D(x) near 1 and D(G(z)) near 0 for many epochs (D has won
-and G learns nothing), pictures that are all alike (mode collapse), a loss that is not a number.
+How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
+    loss D    2 ln 2 = 1.39 means that D can only guess. The better D tells real from fake images,
+              the lower it is.
+    loss G    ln 2 = 0.69 means that D can only guess. If D knows the fakes, it is higher.
+    D(x)      how real D finds the real images: 1 is certain, 0.5 is a guess.
+    D(G(z))   how real D finds the images of G. 0.5 is a guess here, too.
+None of the four says how good the images are, because D and G only measure each other: look at the
+pictures. The script warns you if D has won (D(x) stays near 1 and D(G(z)) near 0), if the pictures
+are nearly all alike (mode collapse), or if a loss is no longer a number.
 
-Unlike in [GAN, alg. 1], D and G learn from the same batch of fake images: one pass less through G.
+The networks are those of a tutorial that docs/tutorials.md calls A. Settings of tutorials A, B:
+    A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0,
+        AVERAGE = 0
+    B   the same, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), both _HIDDEN = (128,)
 
-[GAN]    Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
-[DCGAN]  Radford et al. 2015, Unsupervised Representation Learning with Deep Convolutional
-         Generative Adversarial Networks, arxiv.org/abs/1511.06434
+One simplification: [GAN, alg. 1] and tutorial A draw new fake images for G's step. Here G learns
+from those that D has just seen, which saves a pass through G.
+
+[GAN]     Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
+[DCGAN]   Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
+[Arjovsky] Arjovsky and Bottou 2017, Towards Principled Methods, arxiv.org/abs/1701.04862
+[R1]      Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
+[LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
+[AVERAGE] Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
 """
 
 # %% 2. Imports
+import contextlib
+import copy
 import csv
 import io
 import math
+import os
 import platform
+import socket
+import sqlite3
 import sys
-import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+# A notebook that starts this script with "!" sets a drawing backend that may be missing here.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
+
 import matplotlib
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -69,17 +85,18 @@ LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 
 GENERATOR_HIDDEN = (256, 512)  # Widths of G's hidden layers, one to four of them.
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
 # Training
-EPOCHS = 100  # Passes over the data, up to 999. Strokes by 10, digits by 30, cleaner to 100.
-BATCH_SIZE = 128  # Real images in a step: 128 in [DCGAN]. Smaller: more, noisier steps.
-LEARNING_RATE = 2e-4  # Adam's step size, as in [DCGAN, sec. 4]. Try 2e-3: good digits in 10 epochs.
-BETA1 = 0.5  # Adam's memory of past gradients. The usual 0.9 oscillated in [DCGAN, sec. 4].
-PRECISION = "float32"  # "bfloat16" is faster on processors and GPUs that have it, and less exact.
+EPOCHS = 14  # Passes over the data, up to 999. Digits can be read after 3; they go on improving.
+BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, which are noisier.
+LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
+BETAS = (0.0, 0.99)  # Adam's memory of past gradients, and of their squares. Each from 0 to 0.9999.
+R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
+AVERAGE = 8  # Pictures show an average of G's weights (section 7). 0: G itself. Try 4 to 16.
+DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another gives other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_gan"  # Relative to the folder that you start in, as DATA_DIR is.
-SAMPLE_EVERY = 10  # Epochs from one sample picture to the next.
-SHOW_WINDOWS = False  # True opens the last pictures in windows at the end (needs a desktop).
+SAMPLE_EVERY = 2  # Epochs from one sample picture to the next. The first and last have one, too.
 
 
 # %% 4. Data
@@ -87,15 +104,13 @@ def load_images(train=True):
     """Read the whole dataset into memory: 60,000 images, or else the 10,000 for testing.
 
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
-    labels, int64 [N], which the GAN never sees; and the name of what was loaded. Exits with a
-    message if a file is damaged.
+    labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    if DATASET == "drawn" or not fetch_dataset():
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None
+    if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    dataset = getattr(torchvision.datasets, DATASET)(DATA_DIR, train=train)
-    # One tensor, converted once. A DataLoader would convert each image again in every epoch, which
-    # takes longer than the networks do.
+    # All images become one tensor, once. A DataLoader would convert each image anew in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -118,14 +133,14 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents):
-        with mixed_precision(latents.device):
-            return self.layers(latents).float()
+        return self.layers(latents)
 
 
 class Discriminator(nn.Module):
-    """Turns images [B, 1, 28, 28] into a logit each, [B, 1]: D(x) is the sigmoid of the logit.
+    """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
-    The losses apply the sigmoid, because log(sigmoid(logit)) in one go never rounds to log(0).
+    A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
+    losses apply the sigmoid, because log(sigmoid(logit)) in one go never rounds to log(0).
     """
 
     def __init__(self):
@@ -142,23 +157,22 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images):
-        with mixed_precision(images.device):
-            return self.layers(images).float()
-
-
-def mixed_precision(device):
-    """A context in which layers multiply in bfloat16 if PRECISION says so; weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=PRECISION == "bfloat16")
+        return self.layers(images)
 
 
 # %% 6. Losses
 def discriminator_loss(real_logits, fake_logits):
     """What D minimises: the batch mean of -log D(x) - log(1 - D(G(z))). [GAN, eq. 1]
 
-    Binary cross-entropy is -log D for the target 1 and -log(1 - D) for the target 0. The minus is
-    there because optimizers minimise, and D wants the value of eq. 1 high.
     Takes logits [B, 1] of real and of fake images. If all are 0, D only guesses: 2 ln 2 = 1.386.
+    In equation 1, D maximises. Optimizers minimise, so here there is a minus.
+
+    In theory, the best D for a given G is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data
+    and p_G say how common x is among real and among generated images. With this D, equation 1 has
+    the value 2 JSD - log 4. JSD, the Jensen-Shannon divergence, says how far apart the two
+    distributions are. It is 0 if they are the same: then D* is 0.5 everywhere. [GAN, thm. 1]
     """
+    # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
     loss_fake = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
     return loss_real + loss_fake
@@ -167,29 +181,58 @@ def discriminator_loss(real_logits, fake_logits):
 def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
-    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. Eq. 1 has
-    G minimise log(1 - D(G(z))) instead. The best G is the same, but where D is sure that an image
-    is fake, as it is at the start, that hardly changes with the logit: G would learn nothing.
+    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
+    G would minimise log(1 - D(G(z))). But if D is sure that an image is fake, this is flat: at the
+    logit -5 its slope is -0.007, so almost no gradient reaches G. The slope of -log D(G(z)) is
+    -0.993 there, and its aim is the same, a high D(G(z)). (In theory, it no longer minimises the
+    JSD: at D*, its gradient is that of KL(p_G || p_data) - 2 JSD. [Arjovsky, thm. 2.5])
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
+def r1_penalty(discriminator, real_images):
+    """R1 / 2 times the mean squared length of the gradient of D's logit at real images. [R1, eq. 9]
+
+    G learns only from D's slope: how the logit changes with each pixel. A D that tells the two
+    kinds of image apart perfectly may have any slope, even at real images. Then it still pushes G
+    when the images of G look real, so G overshoots and circles. With the penalty, D becomes flat
+    at real images, and G can stop there. Takes real images [B, 1, 28, 28].
+    """
+    real_images = real_images.clone().requires_grad_()
+    logits = discriminator(real_images)  # [B, 1]
+    # Each logit depends on its own image only, so the gradient of their sum holds the slope at each
+    # image. create_graph, because the penalty is differentiated as well, by D's weights.
+    (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
+    return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
+
+
 # %% 7. One training step
-def sample_latents(count, rng):
+#   1. G draws fake images from new latents.
+#   2. D judges a batch of real images and the fake ones. Both are in its loss.
+#   3. D's weights move, so that D tells real from fake better. G's weights do not.
+#   4. The new D judges the same fake images again. That is G's loss.
+#   5. G's weights move, so that D takes its images for real more often. D's weights do not.
+#   6. The average of G's weights moves a little towards G. Only pictures and files use it.
+def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
-    return torch.randn(count, LATENT_DIM, generator=rng, device=rng.device)
+    return torch.randn(count, LATENT_DIM, generator=rng).to(device)
 
 
-def discriminator_step(discriminator, optimizer, real_images, fake_images):
-    """Teach D to tell real from fake images [B, 1, 28, 28]. Returns loss D, mean D(x), D(G(z))."""
-    # detach() keeps the gradient of D's loss out of G: only D learns now, and generator_step still
-    # needs G's part of the graph. One pass with both halves is faster than two, but if you give D a
-    # BatchNorm layer, make two, or real and fake images will share their statistics.
+def discriminator_step(discriminator, optimizer, real_images, fake_images, penalty_weight=0):
+    """Teach D to tell real from fake images [B, 1, 28, 28]. Returns loss D, mean D(x), D(G(z)).
+
+    Loss D is without the penalty, so that it means the same with and without R1.
+    """
+    # Only D learns now. Without detach(), the backward pass would go on into G. This is useless and
+    # uses up the part of the graph that generator_step needs. One pass with both halves is faster
+    # than two. (A D with BatchNorm needs two, or the halves would mix.)
     logits = discriminator(torch.cat([real_images, fake_images.detach()]))  # [2B, 1]
     real_logits, fake_logits = logits.chunk(2)  # [B, 1] each
-    loss = discriminator_loss(real_logits, fake_logits)
+    loss = to_minimise = discriminator_loss(real_logits, fake_logits)
+    if penalty_weight:
+        to_minimise = loss + penalty_weight * r1_penalty(discriminator, real_images)
     optimizer.zero_grad()
-    loss.backward()
+    to_minimise.backward()
     optimizer.step()
     d_real, d_fake = real_logits.detach().sigmoid(), fake_logits.detach().sigmoid()
     return loss.detach(), d_real.mean(), d_fake.mean()
@@ -199,33 +242,68 @@ def generator_step(generator, discriminator, optimizer, fake_images):
     """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G."""
     loss = generator_loss(discriminator(fake_images))  # D has just changed, so it looks again.
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs: compute it for G's weights only, not for D's too.
+    # The gradient reaches G through D. inputs limits it to G's weights, which saves D's.
     loss.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return loss.detach()
 
 
+@torch.no_grad()
+def update_average(average, generator, step):
+    """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
+
+    G never stands still: it circles around a good place, because D moves as well. The mean of its
+    path is nearer to that place. The share is 1 in step 0, so the average starts as a copy of G.
+    After n steps, the last n / AVERAGE of them count most: the window grows with the training.
+    """
+    share = AVERAGE / (AVERAGE + step)
+    for mean, weight in zip(average.parameters(), generator.parameters()):
+        mean.lerp_(weight, share)  # mean + share * (weight - mean)
+
+
 def train_step(gan, real_images):
     """One step of D, then one of G. Returns loss D, loss G, D(x) and D(G(z)) in a tensor [4]."""
-    fake_images = gan.generator(sample_latents(len(real_images), gan.rng))  # [B, 1, 28, 28]
+    latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
+    fake_images = gan.generator(latents)  # [B, 1, 28, 28]
+    # The penalty needs a second pass through D. To save time, only every 8th step has it, 8 times
+    # as strong. The effect is the same, because D's slope changes slowly. [LAZY, sec. 3.1]
+    penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
-        gan.discriminator, gan.optimizer_d, real_images, fake_images
+        gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
     )
     loss_g = generator_step(gan.generator, gan.discriminator, gan.optimizer_g, fake_images)
+    if AVERAGE:
+        update_average(gan.average, gan.generator, gan.step)
+    gan.step += 1
     return torch.stack([loss_d, loss_g, d_real, d_fake])
 
 
 # %% 8. Training
+def random_stream(use, seed):
+    """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
+
+    Generators with equal seeds give equal numbers. If SEED itself were used for the first weights
+    and for the fixed latents, both would be made of the same numbers. So each use has its own seed.
+    """
+    uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
+            "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
+    seeds = torch.randint(2**32, (len(uses),), generator=torch.Generator().manual_seed(seed))
+    return torch.Generator().manual_seed(seeds[uses.index(use)].item())
+
+
 def build_gan(device):
     """Make all that a run needs to go on: a checkpoint holds each entry of this namespace."""
-    torch.manual_seed(SEED)  # For the first weights.
-    gan = SimpleNamespace()
+    torch.manual_seed(random_stream("weights", SEED).initial_seed())  # For the first weights.
+    gan = SimpleNamespace(step=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
-    adam = {"lr": LEARNING_RATE, "betas": (BETA1, 0.999), "fused": True}  # fused is only faster.
+    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For pictures, files.
+    adam = {"lr": LEARNING_RATE, "betas": BETAS, "fused": True}  # fused is only faster.
     gan.optimizer_g = torch.optim.Adam(gan.generator.parameters(), **adam)
     gan.optimizer_d = torch.optim.Adam(gan.discriminator.parameters(), **adam)
-    gan.rng = torch.Generator(device).manual_seed(SEED)  # A source of random numbers.
-    gan.fixed_latents = sample_latents(64, gan.rng)  # Always the same in pictures: only G changes.
+    gan.order_rng = random_stream("data order", SEED)
+    gan.latents_rng = random_stream("training latents", SEED)
+    # Always the same latents in pictures, so that only G differs from one picture to the next.
+    gan.fixed_latents = sample_latents(64, random_stream("fixed latents", SEED), device)
     gan.frames = []  # What G makes of the fixed latents after each epoch, uint8 [64, 28, 28].
     gan.history = []  # The rows of the table, a dictionary each.
     return gan
@@ -233,7 +311,7 @@ def build_gan(device):
 
 def train_epoch(gan, images):
     """Show each image of [N, 1, 28, 28] once. Returns the means of train_step's four numbers."""
-    order = torch.randperm(len(images), generator=gan.rng, device=images.device)
+    order = torch.randperm(len(images), generator=gan.order_rng).to(images.device)
     batches = order.split(BATCH_SIZE)  # The last one may be smaller.
     totals = torch.zeros(4, device=images.device)
     for number, batch in enumerate(batches, start=1):
@@ -242,389 +320,377 @@ def train_epoch(gan, images):
     return (totals / len(batches)).tolist()  # Only here does the program wait for a GPU.
 
 
-def train(gan, images, data_name):
-    """Train to the end of epoch EPOCHS. Saves, and prints a row, after every epoch."""
-    print("\nepoch   loss D   loss G    D(x)  D(G(z))  seconds  time left")
-    warned = set()
+def train(gan, images):
+    """Train until the end of epoch EPOCHS. After each epoch, print its row and save the state."""
     for epoch in range(len(gan.history) + 1, EPOCHS + 1):
         start = time.perf_counter()
-        loss_d, loss_g, d_real, d_fake = train_epoch(gan, images)
-        seconds = time.perf_counter() - start
-        if not math.isfinite(loss_d + loss_g):
-            raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
-                             f"LEARNING_RATE and start anew. What was saved before is kept.")
-        gan.frames.append(generate(gan.generator, gan.fixed_latents))
-        gan.history.append({"epoch": epoch, "loss_d": loss_d, "loss_g": loss_g, "d_real": d_real,
-                            "d_fake": d_fake, "seconds": seconds, "data": data_name})
-        save_checkpoint(gan, data_name)
-        left = timedelta(seconds=round((EPOCHS - epoch) * seconds))
-        print(f"{epoch:5d} {loss_d:8.4f} {loss_g:8.4f} {d_real:7.3f} {d_fake:8.3f} {seconds:8.1f}"
-              f"  {left!s:>9}", flush=True)
-        for warning in diagnose(gan, images) - warned:
-            print(f"Warning: {warning}", flush=True)
-            warned.add(warning)
-        if epoch % SAMPLE_EVERY == 0:
-            save_pictures(gan, data_name)
+        means = train_epoch(gan, images)
+        end_epoch(gan, images, epoch, means, time.perf_counter() - start)
 
 
-# %% 9. Plumbing: pictures, files and resuming, drawn digits, checks
-@torch.no_grad()
-def generate(generator, latents):
-    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
-    generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
-    images = generator(latents).cpu()  # [N, 1, 28, 28]
-    generator.train()
-    return images.add(1).mul(127.5).round().byte().squeeze(1)
+# %% 9. Main
+def main():
+    check_constants()
+    with open_output():  # Only one run at a time can use the folder.
+        device = find_device()
+        images, _, data_name = load_images()
+        images = images.to(device)
+        gan = build_gan(device)
+        begin(gan, images, data_name)  # Resume, or move the files of an earlier run away.
+        try:
+            train(gan, images)
+        except KeyboardInterrupt:
+            say("\nStopped.")
+        finally:  # Also after an error, because the pictures so far may show what went wrong.
+            finish(gan)
 
 
-def draw_grid(frame, title):
-    """Lay the 64 images of a frame, uint8 [64, 28, 28], out in 8 rows. Returns a Figure."""
-    figure = Figure(figsize=(5.4, 5.8), layout="constrained")  # Needs no display.
-    axes = figure.add_subplot()
-    grid = frame.view(8, 8, 28, 28).transpose(1, 2).reshape(224, 224).numpy()
-    axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks(range(14, 224, 28), range(1, 9))
-    axes.set_yticks(range(14, 224, 28), "ABCDEFGH")
-    axes.set(title=title, xlabel="column (a place keeps its latent in all pictures)", ylabel="row")
-    return figure
+# %% 10. Plumbing: files, pictures, data, checks. Nothing below is about how a GAN learns.
+def output(name=""):
+    """The path of a file in OUTPUT_DIR."""
+    return Path(OUTPUT_DIR).expanduser() / name
 
 
-def draw_curves(history, title):
-    """Plot the table over the epochs, with the values that theory expects. Returns a Figure."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["loss_d"] for row in history], "C0.-", label="loss D")
-    left.plot(epochs, [row["loss_g"] for row in history], "C1.-", label="loss G")
-    left.axhline(2 * math.log(2), color="C0", ls="--", label="loss D = 2 ln 2 if D can only guess")
-    left.axhline(math.log(2), color="C1", ls="--", label="loss G = ln 2 if D can only guess")
-    right.plot(epochs, [row["d_real"] for row in history], "C0.-", label="D(x)")
-    right.plot(epochs, [row["d_fake"] for row in history], "C1.-", label="D(G(z))")
-    right.axhline(0.5, color="grey", ls="--", label="both = 0.5 if D can only guess")
-    left.set(xlabel="epoch", ylabel="loss (epoch mean)", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="probability of being real (epoch mean)", ylim=(0, 1))
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize="small")
-    return figure
-
-
-def png(figure, dpi=110):
-    """The bytes of the PNG file that shows a Figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
-
-
-def save_pictures(gan, data_name):
-    """Write the sample grids that are due and not there yet, the curves, and the history."""
-    for epoch, frame in enumerate(gan.frames, start=1):
-        name = f"samples_epoch_{epoch:03d}.png"
-        due = epoch % SAMPLE_EVERY == 0 or epoch == len(gan.frames)
-        if due and not Path(OUTPUT_DIR, name).exists():
-            write_whole(name, png(draw_grid(frame, f"GAN on {data_name}, after epoch {epoch}")))
-    write_whole("losses.png", png(draw_curves(gan.history, f"GAN on {data_name}")))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, gan.history[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(gan.history)
-    write_whole("history.csv", table.getvalue().encode())
-
-
-def save_gif(gan, data_name):
-    """Write the frames as an animation of at most 50 pictures that pauses on the last one."""
-    every = math.ceil(len(gan.frames) / 50)
-    pictures = []
-    for epoch in range(len(gan.frames), 0, -every):  # Backwards, so that the last one is in.
-        grid = draw_grid(gan.frames[epoch - 1], f"GAN on {data_name}, after epoch {epoch}")
-        pictures.insert(0, Image.open(io.BytesIO(png(grid, dpi=72))).convert("L"))
-    buffer = io.BytesIO()
-    durations = [150] * (len(pictures) - 1) + [2000]  # Milliseconds.
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
-    )
-    write_whole("training.gif", buffer.getvalue())
-
-
-def write_whole(name, data):
-    """Write bytes to OUTPUT_DIR/name: beside it, then in its place, so it is never half there."""
-    path = Path(OUTPUT_DIR, name)
-    beside = path.with_name(name + ".part")
+def say(text):
+    """Print, also where the console lacks a letter, or where nobody listens any more."""
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        message = f"Cannot write {path}: {error.strerror}. The old one, if any, is kept."
-        if name.endswith(".pt"):
-            raise SystemExit(message) from None
-        print(message, flush=True)  # A picture that is open in a viewer must not end the training.
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def save_checkpoint(gan, data_name):
-    """Write checkpoint.pt, the state of the whole run, and generator.pt, G's weights alone."""
-    state = {"made with": {**check_constants(), "data": data_name, "device": gan.rng.device.type}}
-    for name, part in vars(gan).items():
-        state[name] = part.state_dict() if hasattr(part, "state_dict") else part
-    state["rng"] = gan.rng.get_state()
-    weights = {name: tensor.cpu() for name, tensor in gan.generator.state_dict().items()}
-    for name, content in (("checkpoint.pt", state), ("generator.pt", weights)):
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_whole(name, buffer.getvalue())
-
-
-def load_checkpoint(gan, data_name):
-    """Put the state in checkpoint.pt into gan. Exits if it is damaged or of another kind of run."""
-    path = Path(OUTPUT_DIR, "checkpoint.pt")
-    anew = "or set RESUME = False to start anew; the earlier files are kept."
-    now = {**check_constants(), "data": data_name, "device": gan.rng.device.type}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # Runs no code from it.
-        saved = state["made with"]
-    except Exception as error:  # A damaged file fails in many ways.
-        raise SystemExit(f"{path} is damaged ({type(error).__name__}). Delete it, {anew}") from None
-    if saved.keys() != now.keys():
-        raise SystemExit(f"{path} is of a script with other constants. Change OUTPUT_DIR, {anew}")
-    may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "SHOW_WINDOWS", "OUTPUT_DIR", "DATA_DIR"}
-    for name in now.keys() - may_change:
-        if saved[name] != now[name]:
-            raise SystemExit(f"{path} was made with {name} = {saved[name]!r}, and now it is "
-                             f"{now[name]!r}. Change it back, {anew}")
-    try:
-        for name, part in vars(gan).items():
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(state[name])
-            elif isinstance(part, list):
-                part.extend(state[name])
-    except (KeyError, RuntimeError, ValueError):
-        raise SystemExit(f"{path} is of other networks than section 5 has. Change them back, "
-                         f"{anew}") from None
-    gan.rng.set_state(state["rng"])
-    gan.fixed_latents.copy_(state["fixed_latents"])
-
-
-def written_files():
-    """The files of a run that are in OUTPUT_DIR now."""
-    names = ["samples_epoch_*.png", "training.gif", "losses.png", "history.csv"]
-    names += ["generator.pt", "checkpoint.pt"]
-    return [path for name in names for path in sorted(Path(OUTPUT_DIR).glob(name))]
-
-
-def set_aside_earlier_run():
-    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): none is destroyed."""
-    if files := written_files():
-        number = 1
-        while (folder := Path(OUTPUT_DIR, f"earlier_{number}")).exists():
-            number += 1
-        folder.mkdir()
-        for path in files:
-            path.rename(folder / path.name)
-        print(f"Kept      the files of an earlier run, in {folder}")
+        print(text, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "replace").decode(), flush=True)
+    except OSError:  # As after `python train_gan.py | head`. The training goes on.
+        sys.stdout = open(os.devnull, "w")
 
 
 def show_progress(number, count):
-    """Keep a line moving within the epoch on a terminal. A file or a pipe gets only the table."""
-    if sys.stdout.isatty() and (number % 20 == 0 or number == count):
+    """Keep a line moving within the epoch, on a terminal and in a notebook."""
+    moves = "ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()
+    if moves and (number % 20 == 0 or number == count):
         line = f"  step {number} of {count}" if number < count else " " * 30
         print(f"\r{line}\r", end="", flush=True)
 
 
-def fetch_dataset():
-    """Make sure that torchvision finds DATASET in DATA_DIR. Downloads it once if it is not there.
+def find_device():
+    """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
+    # By itself, cuDNN may give unequal runs for equal seeds, and may round float32 to TF32.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
+    except Exception as error:
+        reason = f"the device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        if DEVICE != "auto":
+            raise SystemExit(f"DEVICE = {DEVICE!r}: {reason}") from None
+        say(f"Note      {reason}. The CPU is used instead.")
+        name = "cpu"
+    return torch.device(name)
 
-    Returns False, after a notice, if it cannot be had. Raises SystemExit if a file is damaged.
-    """
-    folder = Path(DATA_DIR, DATASET, "raw")
-    sizes = {"train-images-idx3-ubyte": 47_040_016, "train-labels-idx1-ubyte": 60_008,
-             "t10k-images-idx3-ubyte": 7_840_016, "t10k-labels-idx1-ubyte": 10_008}
-    reason = None
-    if not all((folder / name).exists() for name in sizes):
+
+def open_output():
+    """Make OUTPUT_DIR and lock it against a second run. The lock ends with the process, always."""
+    try:
+        output().mkdir(parents=True, exist_ok=True)
+        lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
+        lock.execute("BEGIN EXCLUSIVE")
+        for path in output().glob("part.*"):  # A kill may have left one behind.
+            path.unlink()
+    except (OSError, sqlite3.Error) as error:
+        reason = "another run is using it" if "locked" in str(error) else error
+        raise SystemExit(f"OUTPUT_DIR = {OUTPUT_DIR!r} cannot be used: {reason}.") from None
+    return contextlib.closing(lock)
+
+
+def write_whole(name, save):
+    """Write OUTPUT_DIR/name with save(file): first under another name, so never half of it."""
+    beside = output(f"part.{name}")
+    for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
         try:
-            getattr(torchvision.datasets, DATASET)(DATA_DIR, download=True)
-        except Exception as error:  # A download fails in many ways.
-            reason = str(error).strip() or type(error).__name__
-    for name, size in sizes.items():
-        path = folder / name
-        start = bytes([0, 0, 8, 3 if "images" in name else 1])  # How such a file must begin.
-        if path.exists() and (path.stat().st_size != size or path.read_bytes()[:4] != start):
-            raise SystemExit(f"{path} is damaged. Delete it and start again to download it anew.")
-    if reason:
-        print("=" * 98)
-        print(f"{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}")
-        print("DRAWN DIGITS are used instead: fonts, bent until they look like handwriting.")
-        print(f"To use {DATASET}, put these four files, unpacked, into {folder.resolve()}:")
-        print(", ".join(sizes))
-        print("=" * 98, flush=True)
-    return not reason
+            with open(beside, "wb") as file:
+                save(file)
+            return beside.replace(output(name))
+        except (OSError, RuntimeError) as error:  # torch.save can raise the second.
+            reason = error
+            time.sleep(wait)
+    with contextlib.suppress(OSError):
+        beside.unlink()
+    say(f"Cannot write {output(name)}: {reason}. The old one, if any, is kept. The run goes on.")
+
+
+def save_checkpoint(gan):
+    """Write checkpoint.pt, the state of the whole run."""
+    state = {name: part.get_state() if isinstance(part, torch.Generator)
+             else part.state_dict() if hasattr(part, "state_dict") else part
+             for name, part in vars(gan).items()}
+    write_whole("checkpoint.pt", lambda file: torch.save(state, file))
+
+
+def load_checkpoint(gan):
+    """Put the state in checkpoint.pt into gan. Exits if the file is of another kind of run."""
+    may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE", "device"}
+    try:
+        state = torch.load(output("checkpoint.pt"), map_location="cpu", weights_only=True)
+        for name in sorted(state["made_with"] | gan.made_with):
+            old, new = state["made_with"].get(name), gan.made_with.get(name)
+            if old != new and name not in may_change:
+                raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
+        if state["made_with"]["device"] != gan.made_with["device"]:
+            say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
+        for name, part in vars(gan).items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif isinstance(part, torch.Generator):
+                part.set_state(state[name])
+            elif torch.is_tensor(part):
+                setattr(gan, name, state[name].to(part.device))
+            elif name != "made_with":
+                setattr(gan, name, state[name])
+    except Exception as error:  # A damaged file fails in many ways.
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise SystemExit(f"{output('checkpoint.pt')} cannot be used. {reason}. Undo what has "
+                         f"changed, or start anew by RESUME = False. All files are kept.") from None
+
+
+def begin(gan, images, data_name):
+    """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
+    device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
+    sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
+    # A checkpoint must agree with this: constants, data, and the type of each of its parts.
+    gan.warned, gan.made_with = [], {**check_constants(), "data": data_name, "device": device}
+    gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
+    if RESUME and output("checkpoint.pt").exists():
+        load_checkpoint(gan)
+    else:
+        set_aside_earlier_run()
+    text = (f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels\n"
+            f"Device    {device}, {torch.get_num_threads()} CPU threads\n"
+            f"Versions  Python {platform.python_version()}, torch {torch.__version__}\n"
+            f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}\n"
+            f"Output    {output().resolve()}\n"
+            f"Start     after epoch {len(gan.history)} of {EPOCHS}\n")
+    say(text)
+    text += "".join(f"{name} = {value!r}\n" for name, value in check_constants().items())
+    write_whole("run.txt", lambda file: file.write(text.encode()))
+    say("epoch   loss D   loss G    D(x)  D(G(z))  seconds  time left")
+
+
+def set_aside_earlier_run():
+    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): all of them or none."""
+    kinds, number = ("run.txt", "samples_epoch_*.png", "training.gif", "losses.png", "history.csv",
+                     "generat*.*", "checkpoint.pt"), 1
+    files = [path for kind in kinds for path in output().glob(kind)]
+    while (folder := output(f"earlier_{number}")).exists():
+        number += 1
+    try:
+        for path in files:
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / path.name)
+    except OSError as error:  # Windows does not move a file that is open elsewhere.
+        for path in folder.glob("*"):
+            path.rename(output(path.name))
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise SystemExit(f"Cannot move a file of an earlier run. Is it open? {error}.") from None
+    if files:
+        say(f"Kept      the files of an earlier run, in {folder}")
+
+
+def end_epoch(gan, images, epoch, means, seconds):
+    """Print the row of an epoch, warn, draw what is due, and, last, save the state."""
+    if not math.isfinite(sum(means)):
+        raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
+                         f"LEARNING_RATE and start anew. What was saved before is kept.")
+    gan.frames.append(generate(gan.average, gan.fixed_latents))
+    gan.history.append({"epoch": epoch, **dict(zip(("loss D", "loss G", "D(x)", "D(G(z))"), means)),
+                        "seconds": seconds, "data": gan.made_with["data"]})
+    left = f"{(EPOCHS - epoch) * seconds / 60:.1f} min"
+    say(f"{epoch:5d} {means[0]:8.4f} {means[1]:8.4f} {means[2]:7.3f} {means[3]:8.3f} {seconds:8.1f}"
+        f"  {left:>9}")
+    for warning in set(diagnose(gan, images)) - set(gan.warned):
+        gan.warned.append(warning)
+        say(f"Warning: {warning}")
+    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # finish draws the last.
+        save_pictures(gan)
+    save_checkpoint(gan)
+
+
+def diagnose(gan, images):
+    """What has visibly gone wrong by now: sentences that name the constants to change."""
+    last, found = gan.history[-3:], []
+    cure = "Try another LEARNING_RATE, or a D of another size." if R1 else "Try R1 = 0.3."
+    if len(last) == 3 and all(row["D(x)"] > 0.95 and row["D(G(z))"] < 0.05 for row in last):
+        found.append(f"D has won: D(x) is near 1 and D(G(z)) near 0. {cure}")
+    variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
+    if len(last) == 3 and variety < 0.3:  # Healthy runs stay above 0.5.
+        found.append(f"the pictures are nearly all alike (mode collapse). {cure}")
+    return found
+
+
+def finish(gan):
+    """Write the files of the latest whole epoch, also after Ctrl-C or an error in the next one."""
+    if not gan.history or not output("checkpoint.pt").exists():
+        return say("There is no checkpoint, so nothing more is written.")
+    load_checkpoint(gan)
+    weights = {name: tensor.cpu() for name, tensor in gan.average.state_dict().items()}
+    write_whole("generator.pt", lambda file: torch.save(weights, file))
+    latents = sample_latents(10_000, random_stream("judged latents", SEED))
+    images = generate(gan.average, latents.to(gan.fixed_latents.device)).numpy()
+    write_whole("generated.npy", lambda file: np.save(file, images))
+    save_pictures(gan)
+    say(f"\nAll files are in {output()}. To go on after epoch {len(gan.history)}, set "
+        f"RESUME = True and, if need be, raise EPOCHS.")
+
+
+@torch.no_grad()
+def generate(generator, latents):
+    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
+    generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
+    images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
+    generator.train()
+    return images.add(1).mul(127.5).round().byte().squeeze(1)
+
+
+def save_pictures(gan):
+    """Write the grid of the latest epoch, the GIF of all so far, the curves and the history."""
+    title, count = f"GAN on {gan.made_with['data']}, R1 {R1}, AVERAGE {AVERAGE}", len(gan.frames)
+    epochs = range(count, 0, -math.ceil(count / 50))[::-1]  # At most 50, the last one included.
+    grids = [draw_grid(gan.frames[epoch - 1], f"{title}: epoch {epoch}") for epoch in epochs]
+    write_whole(f"samples_epoch_{count:03d}.png", lambda file: grids[-1].save(file, "PNG"))
+    small = [grid.reduce(2) for grid in grids]
+    times = [max(120, 5000 // len(small))] * (len(small) - 1) + [2000]  # Milliseconds.
+    write_whole("training.gif", lambda file: small[0].save(
+        file, "GIF", save_all=True, append_images=small[1:], duration=times, loop=0))
+    guess = {"loss D": 2 * math.log(2), "loss G": math.log(2), "D(x)": 0.5, "D(G(z))": 0.5}
+    curves = draw_curves(gan.history, title, guess)
+    write_whole("losses.png", lambda file: curves.savefig(file, dpi=150))
+    text = io.StringIO()
+    table = csv.DictWriter(text, gan.history[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(gan.history)
+    write_whole("history.csv", lambda file: file.write(text.getvalue().encode()))
+    if "ipykernel" in sys.modules:  # In a notebook, show them below the cell.
+        sys.modules["IPython"].display.display(grids[-1], Image.open(output("losses.png")))
+
+
+def draw_grid(images, title, columns=8):
+    """Lay images, uint8 [N, 28, 28], out in rows below a title. Returns a Pillow image."""
+    grid = torchvision.utils.make_grid(images.unsqueeze(1), columns, pad_value=96)[0]
+    grid = Image.fromarray(grid.numpy()).resize((4 * grid.shape[1], 4 * grid.shape[0]), 0)
+    picture = Image.new("L", (grid.width, grid.height + 48), 255)
+    picture.paste(grid, (0, 48))
+    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    ImageDraw.Draw(picture).text((8, 10), title, 0, ImageFont.truetype(str(font), 24))
+    return picture
+
+
+def draw_curves(history, title, guess):
+    """Draw the table over the epochs, and each column's guess: its value if D can only guess."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")  # Needs no display.
+    figure.suptitle(title)
+    for axes, names in zip(figure.subplots(1, 2), (("loss D", "loss G"), ("D(x)", "D(G(z))"))):
+        for name, style, line in zip(names, ("C0o-", "C1s--"), ("C0-.", "C1:")):
+            points = [(row["epoch"], row[name]) for row in history]
+            axes.plot(*zip(*points), style, ms=4, label=name)
+            axes.axhline(guess[name], c=line[:2], ls=line[2:], label=f"{name} of a mere guess")
+        axes.set(xlabel="epoch", ylabel="mean over the epoch", xlim=(0, len(history) + 1))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    axes.set_ylim(0, 1)  # Probabilities, on the right.
+    return figure
+
+
+def fetch_dataset(train):
+    """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
+    reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
+    names = "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"
+    files = [folder / DATASET / "raw" / f"{name}-ubyte" for name in names]
+    missing, usual = not all(file.exists() for file in files), socket.getdefaulttimeout()
+    try:
+        if missing:
+            say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
+            socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
+        dataset = reader(folder, train=train, download=missing)
+        sample = dataset.data[:1000].float()  # Of all three, the mean is < 75, the deviation > 75.
+        kinds = dataset.targets.unique().tolist()
+        if kinds != list(range(10)) or sample.mean() > 100 or sample.std() < 50:
+            raise ValueError(f"it does not hold what {DATASET} does")
+        return dataset
+    except Exception as error:  # A download fails in many ways, and so does a damaged file.
+        reason = str(error).strip() or type(error).__name__
+    finally:
+        socket.setdefaulttimeout(usual)
+    if not missing:
+        raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
+                         f"({reason}). Move them away, and a new start downloads them anew.")
+    for empty in (files[0].parent, files[0].parent.parent, folder):
+        with contextlib.suppress(OSError):  # It removes only what is empty.
+            empty.rmdir()
+    say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
+        f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
+        f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
+        f"unpacked, here:\n" + "\n".join(map(str, files)) + f"\n{'=' * 98}")
 
 
 def draw_digits(count, seed=0):
     """Draw digits that resemble handwriting, the same ones for the same seed.
 
-    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], evenly.
+    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
     """
-    rng = torch.Generator().manual_seed(seed)
-    glyphs = []  # Ten digits of each font, 40 pixels high on 56 x 56: twice as large as in the end.
-    for name in ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
-        file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
-        font = ImageFont.truetype(str(file), 100)
+    rng, glyphs, images = random_stream("drawn digits", seed), [], []
+    for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
         for character in "0l23456789":  # A small L looks more like a written one than a printed 1.
-            left, top, right, bottom = font.getbbox(character)
-            ink = Image.new("L", (right - left, bottom - top))
-            ImageDraw.Draw(ink).text((-left, -top), character, fill=255, font=font)
-            width = round(40 * ink.width / ink.height)
-            glyph = Image.new("L", (56, 56))
-            glyph.paste(ink.resize((width, 40)), ((56 - width) // 2, 8))
-            glyphs.append(torch.tensor(list(glyph.tobytes())).view(1, 56, 56) / 255)
-    # Blurred, ink fades to the sides. What is kept below, from a random level up, is the stroke:
-    # broad if the level is low, thin if it is high.
-    blur = torch.exp(-(torch.arange(-3, 4) ** 2) / 6.5)
-    glyphs = F.conv2d(torch.stack(glyphs), blur.outer(blur).view(1, 1, 7, 7), padding=3)
-    glyphs /= glyphs.amax((2, 3), keepdim=True)  # [40, 1, 56, 56]
+            glyph = Image.new("L", (52, 56))  # Twice the final size.
+            ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
+            glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
+    glyphs = torchvision.transforms.functional.gaussian_blur(torch.stack(glyphs), 9, 1.7)
+    places = F.affine_grid(torch.eye(2, 3)[None], (1, 1, 28, 28), align_corners=False)
     # As in MNIST, the centre of mass of the ink comes into the middle of the image.
-    ink = glyphs / glyphs.sum((2, 3), keepdim=True)
-    places = torch.linspace(-1, 1, 56)
-    centres = torch.cat([ink.sum(2) @ places, ink.sum(3) @ places], 1)  # [40, 2]
-
+    ink = F.avg_pool2d(glyphs, 2).permute(0, 2, 3, 1)  # [30, 28, 28, 1]
+    places = places + (ink * places).sum((1, 2), keepdim=True) / ink.sum((1, 2), keepdim=True)
     labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
-    images = []
     for part in labels.split(2000):  # In parts, to need little memory.
-        n = len(part)
-        chosen = part + 10 * torch.randint(len(glyphs) // 10, (n,), generator=rng)
-        turn, shear = 0.1 * torch.randn(2, n, generator=rng)
-        wide, high = torch.rand(2, n, generator=rng)
-        shift = centres[chosen] + 0.02 * torch.randn(n, 2, generator=rng)
-        matrix = torch.stack([0.85 + 0.35 * wide, 0.1 + shear - turn, shift[:, 0],
-                              turn, 1 + 0.25 * high, shift[:, 1]], 1).view(n, 2, 3)
-        grid = F.affine_grid(matrix, (n, 1, 28, 28), align_corners=False)  # [n, 28, 28, 2]
-        bends = 0.06 * torch.randn(n, 2, 4, 4, generator=rng)  # Smoothly uneven, as a hand is.
+        chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
+        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # A hand is smoothly uneven.
         bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
-        ink = F.grid_sample(glyphs[chosen], grid + bends.permute(0, 2, 3, 1), align_corners=False)
-        level = 0.27 + 0.3 * torch.rand(n, 1, 1, 1, generator=rng)
-        images.append((4.5 * (ink - level) + 0.5).clamp(0, 1))
+        grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
+        ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
+        level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
+        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # Blurred ink is broad at a low level.
     return torch.cat(images).mul_(2).sub_(1), labels
 
 
-def diagnose(gan, images):
-    """What has visibly gone wrong by now: a set of sentences that name the constant to change."""
-    last, found = gan.history[-5:], set()
-    if len(last) < 5:  # The first epochs are always wild.
-        return found
-    if all(row["d_real"] > 0.95 and row["d_fake"] < 0.05 for row in last):
-        found.add("D has won: D(x) near 1, D(G(z)) near 0. Try BETA1 = 0.5, another LEARNING_RATE.")
-    variety = gan.frames[-1].float().std(0).mean() / images[:1000].cpu().mul(127.5).std(0).mean()
-    if variety < 0.3:  # Healthy runs stay above 0.5 of the variety of the real images.
-        found.add("the pictures are nearly all alike (mode collapse). Try BETA1 = 0.5, another "
-                  "LEARNING_RATE, or a D of another size.")
-    return found
-
-
 def check_constants():
-    """Return the constants by name. Raises SystemExit, in one line, if one cannot be used."""
-    allowed = {
-        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"],  # A list: one of these.
-        "DATA_DIR": str,
-        "LATENT_DIM": range(1, 10_001),  # A range: a whole number in it.
-        "GENERATOR_HIDDEN": tuple,
-        "DISCRIMINATOR_HIDDEN": tuple,
-        "EPOCHS": range(1, 1000),
-        "BATCH_SIZE": range(1, 60_001),
-        "LEARNING_RATE": (1e-7, 1),  # A pair: a number from the first to the second.
-        "BETA1": (0, 0.999),
-        "PRECISION": ["float32", "bfloat16"],
-        "SEED": range(2**32),
-        "RESUME": [False, True],
-        "OUTPUT_DIR": str,
-        "SAMPLE_EVERY": range(1, 10_001),
-        "SHOW_WINDOWS": [False, True],
-    }
-    for name, rule in allowed.items():
-        value = globals()[name]
-        if rule is str:
-            right, wanted = isinstance(value, str) and value.strip(), "the name of a folder"
-        elif rule is tuple:
-            right = isinstance(value, tuple) and 1 <= len(value) <= 4
-            right = right and all(type(width) is int and 1 <= width <= 10_000 for width in value)
-            wanted = "one to four widths such as (256, 512), or (128,) with its comma"
-        elif isinstance(rule, list):
+    """The constants by name. Exits in one line if one is missing or cannot be used."""
+    hidden, folder = (1, 10_000, range(1, 5)), "the name of a folder"
+    rules = {  # A list: the choices. Two numbers: the limits. A third: the lengths of a tuple.
+        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
+        "LATENT_DIM": (1, 10_000), "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden,
+        "EPOCHS": (1, 999), "BATCH_SIZE": (1, 60_000), "LEARNING_RATE": (1e-7, 1.0),
+        "BETAS": (0.0, 0.9999, [2]), "R1": (0.0, 1000.0), "AVERAGE": (0.0, 1000.0),
+        "DEVICE": "the name of a device", "SEED": (0, 2**32 - 1), "RESUME": [False, True],
+        "OUTPUT_DIR": folder, "SAMPLE_EVERY": (1, 10_000)}
+    for name, rule in rules.items():
+        value, wanted = globals().get(name), rule
+        if isinstance(rule, list):
             right, wanted = value in rule, f"one of {rule}"
-        elif isinstance(rule, range):
-            right = type(value) is int and value in rule
-            wanted = f"a whole number from {rule[0]} to {rule[-1]}"
+        elif isinstance(rule, str):
+            right = isinstance(value, str) and value.strip()
         else:
-            right = type(value) in (int, float) and rule[0] <= value <= rule[1]
-            wanted = f"a number from {rule[0]} to {rule[1]}"
+            low, high, *counts = rule
+            numbers = value if counts and type(value) is tuple else (value,)
+            right = all(type(n) in (int, type(low)) and low <= n <= high for n in numbers)
+            right = right and (not counts or numbers is value and len(value) in counts[0])
+            wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
+            lengths = " or ".join(map(str, *counts)) if counts else ""
+            wanted += f", in a tuple of length {lengths}: (64,) has length 1" if counts else ""
         if not right:
-            raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
-    return {name: globals()[name] for name in allowed}
-
-
-def open_output():
-    """Make OUTPUT_DIR, and raise SystemExit if nothing can be written to it."""
-    try:
-        Path(OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=OUTPUT_DIR).close()
-    except OSError as error:
-        raise SystemExit(f"Cannot write to OUTPUT_DIR, {OUTPUT_DIR!r}: {error.strerror}.") from None
-
-
-def announce(gan, images, data_name):
-    """Print what this run works with."""
-    device = torch.cuda.get_device_name() if images.is_cuda else images.device.type
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
-    print(f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels")
-    print(f"Device    {device}, {torch.get_num_threads()} CPU threads, {PRECISION}")
-    print(f"Versions  Python {platform.python_version()}, {versions}")
-    print(f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}")
-    print(f"Output    {Path(OUTPUT_DIR).resolve()}")
-
-
-def show_windows():
-    """Open the last sample grid and the curves in windows, until they are closed."""
-    import matplotlib.pyplot as plt  # Only here, because it looks for a display.
-
-    samples = sorted(Path(OUTPUT_DIR).glob("samples_epoch_*.png"))
-    for path in (samples[-1], Path(OUTPUT_DIR, "losses.png")):
-        plt.figure(layout="constrained").add_subplot().imshow(plt.imread(path))
-        plt.axis("off")
-    plt.show()
-
-
-# %% 10. Main
-def main():
-    check_constants()
-    open_output()
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    images, _, data_name = load_images()
-    images = images.to(device)
-    gan = build_gan(device)
-    announce(gan, images, data_name)
-    if RESUME and Path(OUTPUT_DIR, "checkpoint.pt").exists():
-        load_checkpoint(gan, data_name)
-        print(f"Resumed   after epoch {len(gan.history)} of {EPOCHS}")
-    else:
-        if RESUME:
-            print("Resumed   nothing, for there is no checkpoint.pt: a new run")
-        set_aside_earlier_run()
-    try:
-        train(gan, images, data_name)
-    except KeyboardInterrupt:
-        print("\nStopped. RESUME = True goes on after the last full epoch.")
-    finally:  # Also after an error: the pictures so far may show what went wrong.
-        if gan.history:
-            save_pictures(gan, data_name)
-            save_gif(gan, data_name)
-    print("\nWritten:", *written_files(), sep="\n  ")
-    if SHOW_WINDOWS and gan.history:
-        show_windows()
+            problem = f"= {value!r} cannot be used" if name in globals() else "is missing"
+            raise SystemExit(f"{name} {problem}. It must be {wanted}.")
+    return {name: globals()[name] for name in rules}
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and Path(sys.argv[0]).name == Path(globals().get("__file__", "")).name:
+        raise SystemExit(f"{sys.argv[0]} takes no arguments: edit the constants in section 3.")
     try:
         main()
     except KeyboardInterrupt:

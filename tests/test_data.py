@@ -1,10 +1,13 @@
 """Reading MNIST, what happens where it is missing or damaged, and the drawn digits."""
 
+import builtins
 import importlib
 import os
 import shutil
 import socket
 import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -26,12 +29,20 @@ def script():
     return importlib.import_module("train_gan")
 
 
-def write_idx(path, shape):
-    """A file of MNIST's format and size: image n is filled with the byte n % 256, label n is n % 10."""
-    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
-    numbers = torch.arange(shape[0]) % (256 if len(shape) > 1 else 10)
-    repeats = 784 if len(shape) > 1 else 1
-    path.write_bytes(header + numbers.byte().repeat_interleave(repeats).numpy().tobytes())
+def write_idx(path, numbers):
+    """A file of MNIST's format that holds these numbers, uint8 [N, 28, 28] or [N]."""
+    header = struct.pack(f">BBBB{numbers.dim()}I", 0, 0, 8, numbers.dim(), *numbers.shape)
+    path.write_bytes(header + numbers.numpy().tobytes())
+
+
+def numbers_of(name):
+    """The upper half of image n is filled with the byte n % 256, and label n is n % 10."""
+    count, *size = FILES[name]
+    if not size:
+        return (torch.arange(count) % 10).byte()
+    images = torch.zeros(count, 28, 28, dtype=torch.uint8)
+    images[:, :14] = (torch.arange(count) % 256).byte().view(-1, 1, 1)
+    return images
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +51,8 @@ def lookalike(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for dataset in ("MNIST", "FashionMNIST"):
         (folder / dataset / "raw").mkdir(parents=True)
-        for name, shape in FILES.items():
-            write_idx(folder / dataset / "raw" / name, shape)
+        for name in FILES:
+            write_idx(folder / dataset / "raw" / name, numbers_of(name))
     return folder
 
 
@@ -77,8 +88,9 @@ def test_files_on_disk_become_one_tensor_from_minus_one_to_one(
         assert name == dataset
         assert images.shape == (count, 1, 28, 28) and images.dtype == torch.float32
         assert labels.shape == (count,) and labels.dtype == torch.int64
-        assert images[0].unique().tolist() == [-1] and images[255].unique().tolist() == [1]
-        assert images[51].unique().item() == pytest.approx(51 / 127.5 - 1)
+        assert images[0].unique().tolist() == [-1] and images[255].unique().tolist() == [-1, 1]
+        assert images[51, 0, :14].unique().item() == pytest.approx(51 / 127.5 - 1)
+        assert images[51, 0, 14:].unique().item() == -1
         assert labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
 
 
@@ -95,15 +107,78 @@ def test_a_damaged_file_is_named_and_never_replaced(script, raw, name, fault):
     }[fault]
     (raw / name).write_bytes(damaged)
     with pytest.raises(SystemExit, match=name) as stop:
-        script.load_images()
+        script.load_images(train="train" in name)
     assert "damaged" in str(stop.value) and "\n" not in str(stop.value)
+    assert "elete" not in str(stop.value), "what cannot be read may be someone's only copy"
     assert (raw / name).read_bytes() == damaged
+
+
+WRONG = {
+    "labels of 10": lambda labels: labels.where(labels != 3, 10),
+    "labels of 200": lambda labels: labels.index_fill(0, torch.tensor([59_999]), 200),
+    "labels from 1 to 10": lambda labels: labels + 1,
+    "no label 7": lambda labels: labels.where(labels != 7, 1),
+    "labels all 0": torch.zeros_like,
+    "random pixels": lambda images: images.random_(generator=torch.Generator().manual_seed(0)),
+    "black pixels": torch.zeros_like,
+    "grey pixels": lambda images: torch.full_like(images, 60),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_file_of_the_right_size_with_wrong_content_is_an_error_of_one_line(script, raw, fault):
+    name = f"train-{'labels-idx1' if 'label' in fault else 'images-idx3'}-ubyte"
+    (raw / name).unlink()
+    write_idx(raw / name, WRONG[fault](numbers_of(name)))
+    with pytest.raises(SystemExit, match=name) as stop:
+        script.load_images()
+    assert "\n" not in str(stop.value)
+
+
+def test_a_file_that_may_not_be_read_is_an_error_of_one_line_without_advice_to_delete(
+    script, raw, monkeypatch
+):
+    real = builtins.open
+
+    def forbidden(path, *arguments, **options):
+        if "t10k-images" in str(path) or "train-images" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", forbidden)
+    with pytest.raises(SystemExit, match="Permission denied") as stop:
+        script.load_images()
+    message = str(stop.value)
+    assert str(raw) in message and "elete" not in message and "\n" not in message
+
+
+def test_a_folder_that_is_shared_and_read_only_works_without_a_word(script, raw, capsys):
+    places = [*raw.iterdir(), raw, raw.parent, raw.parent.parent]
+    before = {place: place.stat().st_mtime_ns for place in places}
+    for place in places:
+        place.chmod(0o555)  # No hindrance for root, who would leave traces in the times.
+    try:
+        assert script.load_images()[2] == "MNIST" and script.load_images(train=False)[2] == "MNIST"
+    finally:
+        for place in places:
+            place.chmod(0o755)
+    assert capsys.readouterr() == ("", "")
+    assert before == {place: place.stat().st_mtime_ns for place in places}
+    assert sorted(raw.iterdir()) == sorted(places[:4])
+
+
+def test_a_tilde_in_data_dir_is_the_home_folder(script, raw, tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):  # The second is for Windows.
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr(script, "DATA_DIR", "~/data")
+    assert script.load_images()[2] == "MNIST"
 
 
 def test_missing_files_without_network_give_the_notice_and_drawn_digits(
     script, raw, capsys, monkeypatch
 ):
     (raw / "train-labels-idx1-ubyte").unlink()
+    rest = {path: path.read_bytes() for path in raw.iterdir()}
     monkeypatch.setattr(script, "draw_digits", lambda count, seed: ([count, seed], None))
     assert script.load_images() == ([60_000, 0], None, "drawn digits")
     assert script.load_images(train=False) == ([10_000, 1], None, "drawn digits")
@@ -111,26 +186,47 @@ def test_missing_files_without_network_give_the_notice_and_drawn_digits(
     assert "MNIST IS NOT THERE AND CANNOT BE DOWNLOADED: " in notice
     assert "DRAWN DIGITS" in notice and str(raw) in notice
     assert all(name in notice for name in FILES)
+    assert rest == {path: path.read_bytes() for path in raw.iterdir()}, "nothing is touched"
 
 
 def test_a_download_that_fails_without_a_word_is_told_by_its_kind(
     script, tmp_path, monkeypatch, capsys
 ):
-    def time_out(*args, **settings):
-        raise TimeoutError
+    class TimeOut(torchvision.datasets.MNIST):
+        def __init__(self, *arguments, **options):
+            raise TimeoutError
 
-    monkeypatch.setattr(torchvision.datasets, "MNIST", time_out)
+    monkeypatch.setattr(torchvision.datasets, "MNIST", TimeOut)
     monkeypatch.setattr(script, "DATA_DIR", str(tmp_path))
-    assert script.fetch_dataset() is False
+    assert script.fetch_dataset(True) is None
     assert "DOWNLOADED: TimeoutError" in capsys.readouterr().out
 
 
-def test_a_missing_file_beside_a_damaged_one_is_still_an_error(script, raw):
-    (raw / "train-labels-idx1-ubyte").unlink()
-    (raw / "t10k-labels-idx1-ubyte").unlink()
-    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"half")
-    with pytest.raises(SystemExit, match="t10k-labels-idx1-ubyte is damaged"):
-        script.load_images()
+def test_a_server_that_accepts_and_never_answers_is_given_up(script, tmp_path, monkeypatch, capsys):
+    set_timeout, seconds = socket.setdefaulttimeout, []
+
+    def short(value):
+        seconds.append(value)
+        set_timeout(value and 0.2)
+
+    monkeypatch.setattr(socket, "setdefaulttimeout", short)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(script, "DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(script, "draw_digits", lambda count, seed: (count, None))
+    start = time.perf_counter()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hang_up = threading.Timer(4, server.close)  # For a script that would wait forever.
+        hang_up.start()
+        mirror = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror, mirror])
+        assert script.load_images() == (60_000, None, "drawn digits")
+        hang_up.cancel()
+    assert time.perf_counter() - start < 4
+    printed = capsys.readouterr().out
+    assert "Download  MNIST, 12 to 31 MB" in printed.splitlines()[0]
+    assert "timed out" in printed and "DRAWN DIGITS" in printed
+    assert 5 <= seconds[0] <= 30 and seconds[1] is None and socket.getdefaulttimeout() is None
+    assert list(tmp_path.iterdir()) == [], "no empty folder is left"
 
 
 def test_missing_data_is_downloaded_once(script, tmp_path, lookalike, monkeypatch, capsys):
@@ -141,15 +237,15 @@ def test_missing_data_is_downloaded_once(script, tmp_path, lookalike, monkeypatc
             calls.append(download)
             if download:
                 shutil.copytree(lookalike / "MNIST", tmp_path / "MNIST", copy_function=os.link)
-            self.data = torch.zeros(2, 28, 28, dtype=torch.uint8)
-            self.targets = torch.zeros(2, dtype=torch.int64)
+            self.data = torch.tensor([0, 0, 200]).byte().view(3, 1, 1).expand(3, 28, 28)
+            self.targets = torch.arange(10)
 
     monkeypatch.setattr(script, "DATA_DIR", str(tmp_path))
     monkeypatch.setattr(torchvision.datasets, "MNIST", Dataset)
     assert script.load_images()[2] == "MNIST"
     assert script.load_images()[2] == "MNIST"
-    assert calls == [True, False, False], "a second run finds the files and does not download"
-    assert capsys.readouterr().out == ""
+    assert calls == [True, False], "a second run finds the files and does not download"
+    assert "Download  MNIST" in capsys.readouterr().out
 
 
 def test_drawn_digits_need_no_file_and_no_network(script, tmp_path, monkeypatch):

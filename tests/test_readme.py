@@ -1,18 +1,49 @@
-"""README.md agrees with the scripts: its commands, its constants, its files and its lines of code."""
+"""README.md and docs/ agree with the scripts: commands, constants, links, and lines of code.
 
+These tests compare text. If you have changed a script or a page on purpose, a failure here only
+says which sentence has become untrue.
+"""
+
+import ast
 import importlib
 import re
+import sys
 
+import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS
+from conftest import ROOT, SCRIPTS, make_small
 from PIL import Image
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+         for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}  # fmt: skip
+README = PAGES["README.md"]
+SOURCES = {name: (ROOT / f"{name}.py").read_text(encoding="utf-8") for name in SCRIPTS}
+SETTING = re.compile(r"`([A-Z][A-Z_0-9]*) = ([^`]+)`")
 
 
-def blocks(language=""):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+def blocks(language="", page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
+
+
+def prose(page):
+    """The lines of a page outside of its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page, flags=re.M | re.S).splitlines()
+
+
+def accepts(name, settings, monkeypatch):
+    """Whether a script has these constants and accepts their values together."""
+    script = importlib.import_module(name)
+    with monkeypatch.context() as patch:
+        for constant, value in settings:
+            if not hasattr(script, constant):
+                return False
+            patch.setattr(script, constant, ast.literal_eval(value))
+        try:
+            script.check_constants()
+        except SystemExit:
+            return False
+    return True
 
 
 def test_ci_runs_the_test_command_of_the_readme():
@@ -21,100 +52,114 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert commands[0] in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_figure_is_missing(page):
+    assert "FIG{" not in PAGES[page]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_wrap_at_100_columns(page):
+    long = [line for line in prose(PAGES[page])
+            if len(line) > 100 and not line.startswith(("|", "!["))]  # fmt: skip
+    assert not long, long
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_is_in_the_table(name):
     assert f"| [{name}.py]({name}.py) |" in README
 
 
-def test_links_and_pictures_exist():
-    for alt, target in re.findall(r"(!?\[[^]]*\])\(([^)#][^)]*)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_anchors_and_pictures_exist(page):
+    headings = re.compile(r"^#+ (.*)$", re.M)
+    for alt, target in re.findall(r"(!?\[[^]]*\])\(([^)]+)\)", "\n".join(prose(PAGES[page]))):
         assert len(alt) > 20 or not alt.startswith("!"), f"{target} needs an alternative text"
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            titles = headings.findall("\n".join(prose(path.read_text(encoding="utf-8"))))
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert anchor in slugs, target
 
 
-def test_recipes_name_constants_and_values_that_the_scripts_accept(monkeypatch):
-    recipes = re.findall(r"^\| [^|]+ \| (\w+\.py|any) \| ([^|]+) \|$", README, re.M)
-    assert len(recipes) >= 4
-    for file, settings in recipes:
-        for name in SCRIPTS if file == "any" else [file.removesuffix(".py")]:
-            script = importlib.import_module(name)
-            with monkeypatch.context() as patch:
-                for constant, value in re.findall(r"`([A-Z_0-9]+) = ([^`]+)`", settings):
-                    assert hasattr(script, constant), f"{file} has no {constant}"
-                    patch.setattr(script, constant, eval(value))
-                script.check_constants()
+@pytest.mark.parametrize("page", PAGES)
+def test_constants_and_values_are_those_that_the_scripts_accept(page, monkeypatch):
+    for line in prose(PAGES[page]):
+        settings = SETTING.findall(line)
+        names = [name for name in SCRIPTS if f"{name}.py" in line]
+        if line.startswith("|") and (names or "| any |" in line):  # A recipe: all of it together.
+            for name in names or SCRIPTS:
+                assert accepts(name, settings, monkeypatch), f"{name}.py: {settings}"
+        else:
+            for setting in settings:
+                assert any(accepts(name, [setting], monkeypatch) for name in SCRIPTS), setting
 
 
-def test_experiments_name_constants_and_code_that_the_script_has(monkeypatch):
-    import train_gan
-
-    source = (ROOT / "train_gan.py").read_text(encoding="utf-8")
-    table = README.split("## Experiments")[1].split("More of them")[0]
-    rows = [line.split(" | ") for line in table.splitlines() if re.search(r"\| [\d.]* \|", line)]
-    assert len(rows) >= 12
-    for change, *_ in rows:
-        for quoted in re.findall(r"`([^`]+)`", change):
-            if constant := re.fullmatch(r"([A-Z_0-9]+) = (.+)", quoted):
-                with monkeypatch.context() as patch:
-                    patch.setattr(train_gan, constant[1], eval(constant[2]))
-                    train_gan.check_constants()
-        for old in re.findall(r"for `([^`]+)`", change) + re.findall(r"without `([^`]+)`", change):
-            assert old in source, old
+@pytest.mark.parametrize("page", PAGES)
+def test_functions_and_lines_of_code_are_those_of_the_scripts(page):
+    for name in re.findall(r"`([a-z]+_[a-z_]+)`", PAGES[page]):
+        assert any(re.search(rf"\b{name}\b", source) for source in SOURCES.values()), name
+    for line in PAGES[page].splitlines():
+        (name,) = [name for name in SCRIPTS if f"| {name}.py |" in line] or ["train_gan"]
+        for old in re.findall(r"(?:\bfor|without) `([^`]+)`", line):
+            assert old in SOURCES[name], old
 
 
-def test_recipes_a_and_b_have_the_networks_of_the_tutorials(monkeypatch):
-    import train_gan
+def test_the_experiments_fit_the_scripts(monkeypatch):
+    """Each change of docs/make/experiments.py fits exactly one place, or edited() exits."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "docs" / "make"), *sys.path])
+    experiments = importlib.import_module("experiments")
+    for plan in experiments.GROUPS.values():
+        for name, changes in plan["each"].items():
+            text = experiments.copy_of(plan, name, 0)
+            if not all(map(str.isupper, changes)):  # Lines of code, not only constants.
+                compile(text, name, "exec")
+    (block,) = blocks(page=PAGES["docs/experiments.md"])  # Ten steps of G for each of D.
+    line = block.splitlines()[-1].strip()
+    assert SOURCES["train_gan"].count(f"    {line}\n") == 1
 
-    def count():
-        networks = (train_gan.Generator(), train_gan.Discriminator())
-        return [sum(weights.numel() for weights in n.parameters()) for n in networks]
 
+@pytest.mark.parametrize("tutorial", "AB")
+def test_recipes_a_and_b_have_the_networks_of_the_tutorials(tutorial, monkeypatch):
+    script = importlib.import_module("train_gan")
+    (line,) = [line for line in README.splitlines() if f"| tutorial {tutorial}'s" in line]
+    for constant, value in SETTING.findall(line):
+        monkeypatch.setattr(script, constant, ast.literal_eval(value))
+    gan = script.build_gan(torch.device("cpu"))
+    widths = {"A": (100, 256, 512, 784, 512, 256, 1), "B": (100, 128, 784, 128, 1)}[tutorial]
     # Each Linear layer has inputs x outputs weights and outputs biases.
-    assert count() == [
-        100 * 256 + 256 + 256 * 512 + 512 + 512 * 784 + 784,
-        784 * 512 + 512 + 512 * 256 + 256 + 256 * 1 + 1,
-    ]
-    (line,) = [line for line in README.splitlines() if line.startswith("| tutorial B")]
-    for constant, value in re.findall(r"`([A-Z_0-9]+) = ([^`]+)`", line):
-        monkeypatch.setattr(train_gan, constant, eval(value))
-    assert count() == [100 * 128 + 128 + 128 * 784 + 784, 784 * 128 + 128 + 128 * 1 + 1]
-    gan = train_gan.build_gan(torch.device("cpu"))
-    assert gan.optimizer_g.defaults["betas"] == (0.9, 0.999) and train_gan.BATCH_SIZE == 64
+    sizes = [inputs * outputs + outputs for inputs, outputs in zip(widths, widths[1:])]
+    networks = (gan.generator, gan.discriminator)
+    assert sum(w.numel() for network in networks for w in network.parameters()) == sum(sizes)
+    expected = {"A": (2e-4, (0.5, 0.999), 128), "B": (2e-4, (0.9, 0.999), 64)}[tutorial]
+    adam = gan.optimizer_g.defaults
+    assert (adam["lr"], adam["betas"], script.BATCH_SIZE) == expected
+    assert (script.R1, script.AVERAGE, script.EPOCHS) == (0, 0, 100)
 
 
-def test_the_lines_that_draw_more_digits_do(small, monkeypatch, tmp_path):
-    if small.__name__ != "train_gan":
-        pytest.skip("the lines in the README are for train_gan.py")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(small, "OUTPUT_DIR", "outputs/train_gan")
-    small.main()
-    (lines,) = [block for block in blocks("python") if "more_digits" in block]
-    exec(compile(lines, "README.md", "exec"), {})
-    with Image.open("more_digits.png") as picture:
-        assert picture.size == (10 * 30 + 2, 10 * 30 + 2)
-        assert len(picture.convert("L").getcolors(256)) > 20
-
-
-def test_the_lines_that_measure_digits_do(small, monkeypatch, tmp_path, capsys):
+def test_the_log_and_the_python_of_the_readme_after_a_run(monkeypatch, tmp_path, images, capsys):
     import compare_losses
+    import train_gan
 
-    if small.__name__ != "train_gan":
-        pytest.skip("the lines in the README are for train_gan.py")
+    make_small(train_gan, images, monkeypatch)
+    monkeypatch.setattr(train_gan, "OUTPUT_DIR", "outputs/train_gan")
+    monkeypatch.setattr(compare_losses, "load_images", lambda train=True: (
+        *compare_losses.draw_digits(600 if train else 100), "few digits"))  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(small, "OUTPUT_DIR", "outputs/train_gan")
-    monkeypatch.setattr(compare_losses, "load_images", small.load_images)
-    monkeypatch.setattr(compare_losses, "SAMPLES", 100)
-    monkeypatch.setattr(compare_losses, "LATENT_DIM", small.LATENT_DIM)
-    small.main()
-    capsys.readouterr()
-    (lines,) = [block for block in blocks("python") if "judge" in block]
-    exec(compile(lines, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert "'distance': " in printed and "'digits': " in printed
-
-
-def test_the_printed_example_has_the_header_of_the_script(small, capsys):
-    small.main()
-    header = re.search(r"^epoch .*$", capsys.readouterr().out, re.M).group()
+    train_gan.main()
+    (header,) = re.findall(r"^epoch .*$", capsys.readouterr().out, re.M)
     assert header in README
+    assert len(np.load("outputs/train_gan/generated.npy")) == 100
+    for number, block in enumerate(blocks("python"), start=1):
+        exec(compile(block, f"README.md, Python block {number}", "exec"), {})
+    assert re.search(r"\| +\| distance +\| readable", capsys.readouterr().out)
+    for name in ("more_digits.png", "new_digits.png"):
+        with Image.open(name) as picture:
+            assert picture.width > 1000 and len(picture.convert("L").getcolors(256)) > 20

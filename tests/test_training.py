@@ -1,11 +1,13 @@
-"""What one step, one epoch and a short training do to the two networks, for each script with one GAN."""
+"""What one step, one epoch and a short training do, for each script that trains one GAN."""
 
 import copy
 import math
+import re
 
 import pytest
 import torch
-from conftest import same, weights
+from conftest import ROOT, SCRIPTS, same, weights
+from torch import nn
 
 
 def probability(logits):
@@ -13,7 +15,7 @@ def probability(logits):
 
 
 def fakes(script, gan, count):
-    return gan.generator(script.sample_latents(count, gan.rng))
+    return gan.generator(script.sample_latents(count, gan.latents_rng))
 
 
 @pytest.mark.parametrize("count", [2, 5, 128])
@@ -103,7 +105,7 @@ def test_generator_step_changes_the_generator_and_no_weight_of_the_discriminator
 def test_gradients_of_one_step_do_not_add_up_with_those_of_the_next(gan_script, gan, images):
     for optimizer in (gan.optimizer_d, gan.optimizer_g):
         optimizer.param_groups[0]["lr"] = 0.0
-    latents = gan_script.sample_latents(len(images), gan.rng)
+    latents = gan_script.sample_latents(len(images), gan.latents_rng)
     seen = []
     for _ in range(2):
         fake_images = gan.generator(latents)
@@ -136,9 +138,9 @@ def test_30_generator_steps_make_the_discriminator_believe(gan_script, gan):
 
 
 def test_train_step_returns_the_losses_and_probabilities_of_this_batch(gan_script, gan, images):
-    twin = copy.deepcopy({name: part for name, part in vars(gan).items() if name != "rng"})
-    rng = torch.Generator()
-    rng.set_state(gan.rng.get_state())
+    parts = {name: getattr(gan, name) for name in ("generator", "discriminator")}
+    twin, rng = copy.deepcopy(parts), torch.Generator()
+    rng.set_state(gan.latents_rng.get_state())
     loss_d, loss_g, d_real, d_fake = gan_script.train_step(gan, images).tolist()
     # The same worked out slowly: the scores before D's step, then the score after it.
     generator, discriminator = twin["generator"], twin["discriminator"]
@@ -151,12 +153,12 @@ def test_train_step_returns_the_losses_and_probabilities_of_this_batch(gan_scrip
     after = gan_script.generator_loss(gan.discriminator(fake_images)).item()
     assert loss_g == pytest.approx(after, rel=1e-2)
     before = gan_script.generator_loss(fake_logits).item()
-    assert abs(loss_g - after) < abs(loss_g - before), "G must learn from the D that has just learned"
+    assert abs(loss_g - after) < abs(loss_g - before), "G learns from the D that has just learned"
 
 
 def test_optimizers_hold_their_own_network_and_the_constants(gan_script, monkeypatch):
     monkeypatch.setattr(gan_script, "LEARNING_RATE", 0.003)
-    monkeypatch.setattr(gan_script, "BETA1", 0.25)
+    monkeypatch.setattr(gan_script, "BETAS", (0.25, 0.9))
     gan = gan_script.build_gan(torch.device("cpu"))
     for optimizer, network in (
         (gan.optimizer_g, gan.generator),
@@ -164,7 +166,7 @@ def test_optimizers_hold_their_own_network_and_the_constants(gan_script, monkeyp
     ):
         (group,) = optimizer.param_groups
         assert isinstance(optimizer, torch.optim.Adam)
-        assert group["lr"] == 0.003 and group["betas"] == (0.25, 0.999)
+        assert group["lr"] == 0.003 and group["betas"] == (0.25, 0.9)
         assert [id(w) for w in group["params"]] == [id(w) for w in network.parameters()]
 
 
@@ -221,29 +223,199 @@ def test_generator_learns_to_draw_the_one_picture_that_it_is_shown(gan_script, s
     assert after < 0.6 * before, f"the distance went from {before:.3f} to {after:.3f}"
 
 
-def test_bfloat16_rounds_the_products_and_keeps_weights_and_results_in_float32(
-    gan_script, gan, images, monkeypatch
-):
-    latents = gan_script.sample_latents(16, gan.rng)
-    exact, exact_logits = gan.generator(latents), gan.discriminator(images)
-    monkeypatch.setattr(gan_script, "PRECISION", "bfloat16")
-    rounded, rounded_logits = gan.generator(latents), gan.discriminator(images)
-    assert rounded.dtype == rounded_logits.dtype == torch.float32
-    assert 0 < (rounded - exact).abs().max() < 0.1
-    assert 0 < (rounded_logits - exact_logits).abs().max() < 0.2
-    gan_script.train_step(gan, images)
-    for network in (gan.generator, gan.discriminator):
-        assert all(weight.dtype == torch.float32 for weight in network.parameters())
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_the_generator_agrees_with_the_cpu_and_a_step_is_finite(gan_script, images):
     device = torch.device("cuda" if torch.cuda.is_available() else "mps")
     gans = [gan_script.build_gan(place) for place in (torch.device("cpu"), device)]
-    assert same(weights(gans[0].generator), weights(gans[1].generator.cpu()))
-    gans[1].generator.to(device)
+    assert same(weights(gans[0].generator), weights(copy.deepcopy(gans[1].generator).cpu()))
     latents = gan_script.sample_latents(16, gans[0].rng)
-    on_cpu, on_gpu = (gan.generator(latents.to(gan.rng.device)).cpu() for gan in gans)
+    on_cpu, on_gpu = gans[0].generator(latents), gans[1].generator(latents.to(device)).cpu()
     torch.testing.assert_close(on_cpu, on_gpu, atol=1e-2, rtol=1e-2)
     row = gan_script.train_step(gans[1], images.to(device)).tolist()
     assert all(math.isfinite(number) for number in row)
+
+
+# Random numbers
+
+
+def test_no_two_uses_and_no_two_seeds_share_a_stream(gan_script):
+    texts = [(ROOT / f"{name}.py").read_text(encoding="utf-8") for name in SCRIPTS]
+    uses = sorted(set(re.findall(r'random_stream\("([\w ]+)"', "".join(texts))))
+    assert len(uses) >= 6, uses
+    streams = [gan_script.random_stream(use, seed) for use in uses for seed in range(100)]
+    seeds = [stream.initial_seed() for stream in streams]
+    assert all(stream.device.type == "cpu" for stream in streams)
+    assert len(set(seeds) | set(range(100))) == len(seeds) + 100
+    first, again = (gan_script.random_stream(uses[0], 3).get_state() for _ in range(2))
+    assert first.equal(again), "the same use and seed, the same numbers"
+
+
+def test_first_weights_and_fixed_latents_are_not_made_of_the_same_numbers(gan_script, gan):
+    """With one stream for both, fixed latent i would drive hidden unit i to about -2."""
+    first = next(weight for weight in gan.generator.parameters() if weight.dim() == 2)
+    driven = (first[:64] * gan.fixed_latents).sum(1)
+    assert abs(driven.mean()) < 0.4, f"the mean of 64 numbers with a spread of 0.6: {driven.mean()}"
+
+
+def test_each_use_of_a_run_has_a_stream_of_its_own(gan_script, monkeypatch):
+    make, used = gan_script.random_stream, []
+    monkeypatch.setattr(gan_script, "SEED", 5)
+    monkeypatch.setattr(gan_script, "random_stream", lambda *a: used.append(a) or make(*a))
+    torch.manual_seed(1)
+    gan = gan_script.build_gan(torch.device("cpu"))
+    assert torch.initial_seed() == make("weights", 5).initial_seed()
+    assert {seed for _, seed in used} == {5} and len(set(used)) == len(used) >= 4
+    assert gan.order_rng.initial_seed() != gan.latents_rng.initial_seed()
+
+
+def test_latents_are_drawn_on_the_cpu_and_then_moved(gan_script):
+    """The meta device stands in for a GPU: nothing can be drawn there with a source on the CPU."""
+    rng = torch.Generator().manual_seed(0)
+    assert gan_script.sample_latents(3, rng, "meta").device.type == "meta"
+    after = gan_script.sample_latents(3, rng)
+    rng.manual_seed(0)
+    gan_script.sample_latents(3, rng)
+    assert after.equal(gan_script.sample_latents(3, rng)), "as many numbers as on the CPU"
+
+
+# R1
+
+
+def test_r1_of_a_linear_discriminator_is_the_squared_length_of_its_weights(gan_script, monkeypatch):
+    monkeypatch.setattr(gan_script, "R1", 0.6)
+    linear = nn.Linear(784, 1)
+    real_images = torch.randn(5, 1, 28, 28)
+    penalty = gan_script.r1_penalty(nn.Sequential(nn.Flatten(), linear), real_images)
+    assert penalty.item() == pytest.approx(0.3 * linear.weight.square().sum().item(), rel=1e-5)
+    penalty.backward()
+    torch.testing.assert_close(linear.weight.grad, 0.6 * linear.weight.detach())
+    assert not real_images.requires_grad, "the images of the dataset stay as they are"
+
+
+def test_r1_is_a_mean_over_the_images(gan_script, monkeypatch):
+    monkeypatch.setattr(gan_script, "R1", 1.0)
+    real_images = torch.stack([torch.full((1, 28, 28), value) for value in (0.0, 0.5, 1.0)])
+    # The slope of half the squared length of x is x.
+    penalty = gan_script.r1_penalty(lambda x: x.square().sum((2, 3)) / 2, real_images)
+    assert penalty.item() == pytest.approx(784 * (0 + 0.25 + 1) / 3 / 2)
+
+
+def test_r1_comes_in_every_8th_step_8_times_as_strong(gan_script, gan, images, monkeypatch):
+    step, strengths = gan_script.discriminator_step, []
+
+    def record(*arguments):
+        strengths.append(arguments[4])
+        return step(*arguments)
+
+    monkeypatch.setattr(gan_script, "discriminator_step", record)
+    for _ in range(17):
+        gan_script.train_step(gan, images[:2])
+    assert strengths == [8, 0, 0, 0, 0, 0, 0, 0] * 2 + [8]
+    assert gan.step == 17
+    strengths.clear()
+    monkeypatch.setattr(gan_script, "R1", 0)
+    monkeypatch.setattr(gan_script, "r1_penalty", lambda *arguments: pytest.fail("it is off"))
+    gan = gan_script.build_gan(torch.device("cpu"))
+    gan_script.train_step(gan, images[:2])
+    assert strengths == [0]
+
+
+def test_the_penalty_teaches_d_alone_and_is_not_in_its_loss(gan_script, gan, images):
+    fake_images, found = fakes(gan_script, gan, len(images)), {}
+    gan.optimizer_d.param_groups[0]["lr"] = 0.0
+    for strength in (0, 8):
+        row = gan_script.discriminator_step(
+            gan.discriminator, gan.optimizer_d, images, fake_images, strength
+        )
+        found[strength] = row, [w.grad.clone() for w in gan.discriminator.parameters()]
+    assert all(weight.grad is None for weight in gan.generator.parameters())
+    for without, with_penalty in zip(found[0][0], found[8][0]):
+        assert without.item() == pytest.approx(with_penalty.item(), rel=1e-5)
+    gan.optimizer_d.zero_grad()
+    (8 * gan_script.r1_penalty(gan.discriminator, images)).backward()
+    reached = 0
+    for weight, without, with_penalty in zip(
+        gan.discriminator.parameters(), found[0][1], found[8][1]
+    ):
+        of_penalty = torch.zeros(1) if weight.grad is None else weight.grad  # No slope has a bias.
+        torch.testing.assert_close(with_penalty, without + of_penalty, atol=1e-5, rtol=1e-3)
+        reached += of_penalty.abs().max() > 1e-6
+    assert reached >= 2, "the penalty reaches the weights of D"
+
+
+# The average of G's weights
+
+
+def test_the_average_over_three_steps_is_as_worked_out_by_hand(gan_script, monkeypatch):
+    monkeypatch.setattr(gan_script, "AVERAGE", 4)
+    generator, average = nn.Linear(1, 1), nn.Linear(1, 1)
+    # Shares 4/4, 4/5 and 4/6: 1, then 1 + 0.8 * (6 - 1) = 5, then 5 + (2 - 5) * 2/3 = 3.
+    for step, (value, expected) in enumerate([(1, 1), (6, 5), (2, 3)]):
+        with torch.no_grad():
+            for weight in generator.parameters():
+                weight.fill_(value)
+        gan_script.update_average(average, generator, step)
+        for mean in average.parameters():
+            assert mean.item() == pytest.approx(expected)
+    assert all(weight.item() == 2 for weight in generator.parameters()), "G itself stays"
+
+
+def test_the_average_starts_as_a_copy_of_g_and_then_follows_it(gan_script, gan, images):
+    gan_script.train_step(gan, images)
+    pairs = list(zip(gan.average.parameters(), gan.generator.parameters()))
+    assert all(mean.equal(weight) and mean is not weight for mean, weight in pairs)
+    gan_script.train_step(gan, images)
+    assert not any(mean.equal(weight) for mean, weight in pairs)
+    held = {id(w) for group in gan.optimizer_g.param_groups for w in group["params"]}
+    assert not held & {id(mean) for mean in gan.average.parameters()}, "no optimizer moves it"
+
+
+def test_without_an_average_g_itself_is_shown(gan_script, images, monkeypatch):
+    monkeypatch.setattr(gan_script, "AVERAGE", 0)
+    gan = gan_script.build_gan(torch.device("cpu"))
+    for _ in range(2):
+        gan_script.train_step(gan, images)
+    assert gan.average is gan.generator
+
+
+# The device
+
+
+def no_kernel(*arguments, **options):
+    raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """What find_device() sets is set back."""
+    for name in ("deterministic", "allow_tf32"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+
+
+def test_auto_takes_the_cpu_where_the_first_operation_on_a_gpu_fails(
+    gan_script, monkeypatch, capsys, cudnn
+):
+    monkeypatch.setattr(gan_script, "DEVICE", "auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    assert gan_script.find_device() == torch.device("cpu")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "no kernel image is available" in line and "CPU is used" in line
+
+
+def test_auto_takes_the_cpu_without_a_word_where_there_is_no_gpu(
+    gan_script, monkeypatch, capsys, cudnn
+):
+    monkeypatch.setattr(gan_script, "DEVICE", "auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gan_script.find_device() == torch.device("cpu") and capsys.readouterr().out == ""
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "toaster", "meta"])
+def test_a_named_device_that_fails_is_an_error_of_one_line(gan_script, monkeypatch, device, cudnn):
+    monkeypatch.setattr(gan_script, "DEVICE", device)
+    monkeypatch.setattr(gan_script, "load_images", lambda train=True: pytest.fail("too late"))
+    with pytest.raises(SystemExit) as stop:
+        gan_script.main()
+    assert str(stop.value).startswith(f"DEVICE = {device!r}") and "\n" not in str(stop.value)

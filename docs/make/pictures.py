@@ -1,0 +1,127 @@
+"""Draw the pictures in docs/ from finished runs. A picture whose runs are missing is left out.
+
+    python train_gan.py; python train_dcgan_variant.py; python compare_losses.py
+    python docs/make/experiments.py tutorials tutorial_c gan
+    python docs/make/pictures.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from experiments import place
+from matplotlib.figure import Figure
+from PIL import Image
+
+GAN, DCGAN, LOSSES = (Path("outputs", name) for name in
+                      ("train_gan", "train_dcgan_variant", "compare_losses"))  # fmt: skip
+
+
+def load(folder):
+    """The checkpoint of a run: after each epoch its row, and 64 images as uint8 [64, 28, 28]."""
+    return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+
+
+def experiment(group, name, seed=0):
+    """The folder of an experiment's run, if the scripts are still those that made it."""
+    return place(group, name, seed)[2] / "run"
+
+
+def show(axes, images, rows, columns, title, **options):
+    """Draw the first of images, uint8 [N, 28, 28], in rows."""
+    grid = torch.as_tensor(images)[: rows * columns].view(rows, columns, 28, 28).transpose(1, 2)
+    axes.imshow(grid.reshape(28 * rows, 28 * columns).numpy(), cmap="gray", vmin=0, vmax=255)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, **options)
+
+
+def side_by_side(frames, columns, title):
+    """A figure of 8 rows of images for each title in frames."""
+    figure = Figure(figsize=(9, 4.6 if columns == 4 else 3.6), layout="constrained")
+    for axes, (label, images) in zip(figure.subplots(1, len(frames)), frames.items()):
+        show(axes, images, 8, columns, label, fontsize="medium")
+    figure.suptitle(title)
+    return figure
+
+
+def all_three():
+    """Two rows of images of each script: the picture at the top of the README."""
+    gan, dcgan = load(GAN), load(DCGAN)
+    losses = np.load(LOSSES / "generated_bce-r1.npy", mmap_mode="r")
+    frames = {
+        f"train_gan.py: two plain networks, {len(gan['frames'])} epochs": gan["frames"][-1],
+        f"train_dcgan_variant.py: BatchNorm and convolutions, {len(dcgan['frames'])} epochs":
+        dcgan["frames"][-1],
+        "compare_losses.py: the loss BCE-R1": losses[:32].copy(),
+    }  # fmt: skip
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    for axes, (label, images) in zip(figure.subplots(3, 1), frames.items()):
+        show(axes, images, 2, 16, label, loc="left", fontsize="x-large")
+    return figure
+
+
+def train_gan():
+    """The same latents after some epochs of the default run."""
+    frames = load(GAN)["frames"]
+    epochs = sorted({1, 3, max(1, len(frames) // 2), len(frames)})
+    frames = {f"epoch {epoch}": frames[epoch - 1] for epoch in epochs}
+    return side_by_side(frames, 4, "train_gan.py: the same 32 latents as G learns")
+
+
+def train_dcgan_variant():
+    """The same for the other script."""
+    frames = load(DCGAN)["frames"]
+    frames = {f"epoch {epoch}": frames[epoch - 1] for epoch in (1, 2, len(frames))}
+    return side_by_side(frames, 8, "train_dcgan_variant.py: the same 64 latents as G learns")
+
+
+def tutorials():
+    """Tutorials A and C beside the defaults after as many steps: digits, and losses over steps."""
+    pairs = {"tutorial A's settings": (load(experiment("tutorials", "A")), 469),
+             "train_gan.py's default": (load(GAN), 938),
+             "tutorial C's settings": (load(experiment("tutorial_c", "C", 42)), 469),
+             "train_dcgan_variant.py's\ndefault": (load(DCGAN), 938)}  # fmt: skip
+    figure = Figure(figsize=(9, 7.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(4.6, 3))
+    for axes, (label, (run, _)) in zip(top.subplots(1, 4), pairs.items()):
+        show(axes, run["frames"][-1], 8, 4, label, fontsize="medium")
+    panels = bottom.subplots(1, 2, sharey=True)
+    for number, (label, (run, steps)) in enumerate(pairs.items()):
+        x = [steps * row["epoch"] for row in run["history"]]
+        axes, color, whose = panels[number // 2], f"C{number % 2}", label.split("'s")[0]
+        for name, style in (("loss D", "o-"), ("loss G", "s--")):
+            y = [row[name] for row in run["history"]]
+            axes.plot(x, y, style, color=color, ms=3, label=f"{name}, {whose}")
+        axes.set(xlabel="steps", ylim=(0, None))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small")
+    return figure
+
+
+def experiments():
+    """Some of the experiments with train_gan.py, side by side."""
+    names = ("as it is", "LEARNING_RATE = 2e-4", "R1 = 0", "AVERAGE = 0", "images from 0 to 1")
+    frames = {name: load(experiment("gan", name))["frames"][-1] for name in names}
+    return side_by_side(frames, 4, "train_gan.py, one line changed, after 4 epochs")
+
+
+def compare_losses():
+    """The script's own figure, in fewer pixels and colours."""
+    with Image.open(LOSSES / "comparison.png") as picture:
+        picture = picture.convert("RGB")
+    picture.thumbnail((1000, 1400), Image.Resampling.LANCZOS)
+    return picture.quantize(64, dither=Image.Dither.NONE)
+
+
+if __name__ == "__main__":
+    for make in (all_three, train_gan, train_dcgan_variant, tutorials, experiments, compare_losses):
+        path = Path("docs", f"{make.__name__}.png")
+        try:
+            made = make()
+        except FileNotFoundError as error:
+            print(f"Left out {path}: {error.filename} is missing")
+            continue
+        if isinstance(made, Image.Image):
+            made.save(path, optimize=True)
+        else:
+            made.savefig(path, dpi=100)
+        print(path)
