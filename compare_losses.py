@@ -108,7 +108,7 @@ SEEDS = (0,)  # One run of each loss for each seed. (0, 1, 2) shows how much is 
 # Networks
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four of them.
-DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
+DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger, G learns badly.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
@@ -122,7 +122,7 @@ OUTPUT_DIR = "outputs/compare_losses"  # Relative to the folder that you start i
 
 # %% 4. Data
 def load_images(train=True):
-    """Read the whole dataset into memory: 60,000 images, or else the 10,000 for testing.
+    """Read the whole dataset into memory: 60,000 images, or the 10,000 test images.
 
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
@@ -131,7 +131,7 @@ def load_images(train=True):
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    # All images become one tensor, once. A DataLoader would convert each image anew in every epoch.
+    # All images become one tensor, once. Read one by one, each would be converted in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -259,7 +259,7 @@ def slopes(critic, images):
     """The gradient of each image's score with respect to its pixels, [B, 1, 28, 28]."""
     images = images.clone().requires_grad_()
     # Each score depends on its own image only, so the gradient of their sum holds each slope.
-    # create_graph, because a penalty is differentiated as well, by D's weights.
+    # create_graph, because D's weights learn from the penalty as well.
     (gradients,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
     return gradients
 
@@ -326,7 +326,7 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
     real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
     value = loss.generator(real_scores, fake_scores)
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs limits it to G's weights, which saves D's.
+    # The gradient reaches G through D. inputs limits it to G's weights: D's need none.
     value.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return value.detach()
@@ -336,8 +336,8 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
-    G never stands still: it circles around a good place, because D moves as well. The mean of its
-    path is nearer to that place. The share is 1 in step 0, so the average starts as a copy of G.
+    G never stands still, because each batch differs and D moves as well. The mean of its path is
+    often better than its latest point. The share is 1 in step 0, so the average starts as G.
     After n steps, the last n / AVERAGE of them count most: the window grows with the training.
     """
     share = AVERAGE / (AVERAGE + step)
@@ -357,8 +357,8 @@ def train_step(gan, images):
         latents = sample_latents(len(real_images), gan.latents_rng, images.device)
         fake_images = gan.generator(latents)  # [B, 1, 28, 28]
         share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
-        # A penalty needs another pass through D. To save time, not every step has it. The effect is
-        # the same if it is as many times stronger, because D's slopes change slowly. [LAZY, 3.1]
+        # A penalty needs another pass through D. To save time, not every step has it, and it is as
+        # many times stronger. On average the gradient is the same. [LAZY, sec. 3.1] saw no harm.
         penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
         loss_d, real_score, fake_score = critic_step(
             gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
@@ -418,7 +418,7 @@ def train_epoch(gan, images):
     for number in range(1, steps + 1):
         totals += train_step(gan, images)
         show_progress(number, steps)
-    return (totals / steps).tolist()  # Only here does the program wait for a GPU.
+    return (totals / steps).tolist()  # The sums stay on the device until here.
 
 
 def renew_statistics(gan):
@@ -924,7 +924,7 @@ def draw_comparison(gans, figures, data_name):
         axes.set(yscale="log", xlabel=label)
         axes.set_xlim(left=0)
         axes.margins(x=0.05)
-    left.set(ylabel="distance from real images")
+    left.set(ylabel="distance from real images (less is better)")
     right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -23,22 +23,22 @@ It writes to outputs/train_gan/:
 A new run moves the files of an earlier one to outputs/train_gan/earlier_1/ (then 2, 3, ...).
 
 How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
-    loss D    2 ln 2 = 1.39 means that D can only guess. The better D tells real from fake images,
-              the lower it is.
-    loss G    ln 2 = 0.69 means that D can only guess. If D knows the fakes, it is higher.
+    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. The better D tells real from fake
+              images, the lower it is.
+    loss G    ln 2 = 0.69 if D says 0.5 after its step. If D knows the fakes, it is higher.
     D(x)      how real D finds the real images: 1 is certain, 0.5 is a guess.
     D(G(z))   how real D finds the images of G. 0.5 is a guess here, too.
 None of the four says how good the images are, because D and G only measure each other: look at the
 pictures. The script warns you if D has won (D(x) stays near 1 and D(G(z)) near 0), if the pictures
-are nearly all alike (mode collapse), or if a loss is no longer a number.
+are nearly all alike (total mode collapse), or if a loss is no longer a number.
 
 The networks are those of a tutorial that docs/tutorials.md calls A. Settings of tutorials A, B:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0,
         AVERAGE = 0
     B   the same, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), both _HIDDEN = (128,)
 
-One simplification: [GAN, alg. 1] and tutorial A draw new fake images for G's step. Here G learns
-from those that D has just seen, which saves a pass through G.
+Unlike in [GAN, alg. 1] and tutorial A, G learns from the fake images that D has just seen. That
+saves a pass through G.
 
 [GAN]     Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
 [DCGAN]   Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
@@ -83,12 +83,12 @@ DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if i
 # Networks
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 GENERATOR_HIDDEN = (256, 512)  # Widths of G's hidden layers, one to four of them.
-DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger than G, G stops learning.
+DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger, G learns badly.
 # Training
 EPOCHS = 14  # Passes over the data, up to 999. Digits can be read after 3; they go on improving.
 BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, which are noisier.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
-BETAS = (0.0, 0.99)  # Adam's memory of past gradients, and of their squares. Each from 0 to 0.9999.
+BETAS = (0.0, 0.99)  # Adam's memory of gradients (0: none, as in [LAZY]), and of their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Pictures show an average of G's weights (section 7). 0: G itself. Try 4 to 16.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
@@ -101,7 +101,7 @@ SAMPLE_EVERY = 2  # Epochs from one sample picture to the next. The first and la
 
 # %% 4. Data
 def load_images(train=True):
-    """Read the whole dataset into memory: 60,000 images, or else the 10,000 for testing.
+    """Read the whole dataset into memory: 60,000 images, or the 10,000 test images.
 
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
@@ -110,7 +110,7 @@ def load_images(train=True):
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    # All images become one tensor, once. A DataLoader would convert each image anew in every epoch.
+    # All images become one tensor, once. Read one by one, each would be converted in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -170,7 +170,7 @@ def discriminator_loss(real_logits, fake_logits):
     In theory, the best D for a given G is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data
     and p_G say how common x is among real and among generated images. With this D, equation 1 has
     the value 2 JSD - log 4. JSD, the Jensen-Shannon divergence, says how far apart the two
-    distributions are. It is 0 if they are the same: then D* is 0.5 everywhere. [GAN, thm. 1]
+    distributions are. It is 0 if they are the same: then D* is 0.5. [GAN, prop. 1, thm. 1]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -184,8 +184,8 @@ def generator_loss(fake_logits):
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
     G would minimise log(1 - D(G(z))). But if D is sure that an image is fake, this is flat: at the
     logit -5 its slope is -0.007, so almost no gradient reaches G. The slope of -log D(G(z)) is
-    -0.993 there, and its aim is the same, a high D(G(z)). (In theory, it no longer minimises the
-    JSD: at D*, its gradient is that of KL(p_G || p_data) - 2 JSD. [Arjovsky, thm. 2.5])
+    -0.993 there, and it wants a high D(G(z)), too. (At D*, its gradient is that of KL - 2 JSD, with
+    KL the Kullback-Leibler divergence of p_G from p_data. [Arjovsky, thm. 2.5])
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -193,15 +193,15 @@ def generator_loss(fake_logits):
 def r1_penalty(discriminator, real_images):
     """R1 / 2 times the mean squared length of the gradient of D's logit at real images. [R1, eq. 9]
 
-    G learns only from D's slope: how the logit changes with each pixel. A D that tells the two
-    kinds of image apart perfectly may have any slope, even at real images. Then it still pushes G
-    when the images of G look real, so G overshoots and circles. With the penalty, D becomes flat
-    at real images, and G can stop there. Takes real images [B, 1, 28, 28].
+    G learns only from D's slope: how the logit changes with each pixel. But equation 1 sees only
+    D's values. So a slope can remain at real images when the images of G are already as good. Then
+    it pushes G past them, and G circles. The penalty puts a price on this slope: D keeps it while
+    it helps to tell the images apart, and then drops it. Takes real images [B, 1, 28, 28].
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
     # Each logit depends on its own image only, so the gradient of their sum holds the slope at each
-    # image. create_graph, because the penalty is differentiated as well, by D's weights.
+    # image. create_graph, because D's weights learn from the penalty as well.
     (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
     return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
 
@@ -223,7 +223,7 @@ def discriminator_step(discriminator, optimizer, real_images, fake_images, penal
 
     Loss D is without the penalty, so that it means the same with and without R1.
     """
-    # Only D learns now. Without detach(), the backward pass would go on into G. This is useless and
+    # Only D learns now. Without detach(), the backward pass would go on into G: useless work, which
     # uses up the part of the graph that generator_step needs. One pass with both halves is faster
     # than two. (A D with BatchNorm needs two, or the halves would mix.)
     logits = discriminator(torch.cat([real_images, fake_images.detach()]))  # [2B, 1]
@@ -242,7 +242,7 @@ def generator_step(generator, discriminator, optimizer, fake_images):
     """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G."""
     loss = generator_loss(discriminator(fake_images))  # D has just changed, so it looks again.
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs limits it to G's weights, which saves D's.
+    # The gradient reaches G through D. inputs limits it to G's weights: D's need none.
     loss.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return loss.detach()
@@ -252,8 +252,8 @@ def generator_step(generator, discriminator, optimizer, fake_images):
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
-    G never stands still: it circles around a good place, because D moves as well. The mean of its
-    path is nearer to that place. The share is 1 in step 0, so the average starts as a copy of G.
+    G never stands still, because each batch differs and D moves as well. The mean of its path is
+    often better than its latest point. The share is 1 in step 0, so the average starts as G.
     After n steps, the last n / AVERAGE of them count most: the window grows with the training.
     """
     share = AVERAGE / (AVERAGE + step)
@@ -266,7 +266,7 @@ def train_step(gan, real_images):
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
     # The penalty needs a second pass through D. To save time, only every 8th step has it, 8 times
-    # as strong. The effect is the same, because D's slope changes slowly. [LAZY, sec. 3.1]
+    # as strong. On average the gradient is the same. [LAZY, sec. 3.1] saw no harm in that.
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
@@ -317,7 +317,7 @@ def train_epoch(gan, images):
     for number, batch in enumerate(batches, start=1):
         totals += train_step(gan, images[batch])
         show_progress(number, len(batches))
-    return (totals / len(batches)).tolist()  # Only here does the program wait for a GPU.
+    return (totals / len(batches)).tolist()  # The sums stay on the device until here.
 
 
 def train(gan, images):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-pytestmark = pytest.mark.mnist
+pytestmark = [pytest.mark.mnist, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,6 @@ def test_a_judge_of_real_digits_reads_the_drawn_ones(images_and_judge):
     assert worst > 0.5, f"of one digit only {worst:.3f}"
 
 
-@pytest.mark.slow
 def test_three_hundred_steps_beat_noise_and_real_images_beat_both(images_and_judge, monkeypatch):
     monkeypatch.setattr(script, "SAMPLES", 1000)
     images, judge = images_and_judge

@@ -126,6 +126,30 @@ def test_the_experiments_fit_the_scripts(monkeypatch):
     assert SOURCES["train_gan"].count(f"    {line}\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_recipe_trains_for_an_epoch(name, monkeypatch, tmp_path):
+    """The networks have the size of the recipe; only the data are 200 drawn digits."""
+    script = importlib.import_module(name)
+    drawn = {train: script.draw_digits(200, seed=int(train)) for train in (True, False)}
+    lines = [line for line in README.splitlines() if f"| {name}.py |" in line or "| any |" in line]
+    recipes = [settings for line in lines if (settings := dict(SETTING.findall(line)))]
+    assert len(recipes) >= 5
+    for number, settings in enumerate(recipes):
+        with monkeypatch.context() as patch:
+            for constant, value in settings.items():
+                patch.setattr(script, constant, ast.literal_eval(value))
+            patch.setattr(script, "load_images", lambda train=True: (*drawn[train], "drawn digits"))
+            patch.setattr(script, "EPOCHS", 1)
+            patch.setattr(script, "OUTPUT_DIR", str(tmp_path / str(number)))
+            if hasattr(script, "SAMPLES"):
+                patch.setattr(script, "SAMPLES", 100)
+            if script.BATCH_SIZE > 64:
+                patch.setattr(script, "BATCH_SIZE", 64)
+            script.main()
+        assert list((tmp_path / str(number)).glob("generat*.npy")), settings
+
+
 @pytest.mark.parametrize("tutorial", "AB")
 def test_recipes_a_and_b_have_the_networks_of_the_tutorials(tutorial, monkeypatch):
     script = importlib.import_module("train_gan")

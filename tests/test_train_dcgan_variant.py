@@ -574,7 +574,7 @@ def test_walks_go_from_sample_to_sample_through_usual_latents(digits, constants,
     with Placeless(script) as made:
         walks, title, options = studies(gan, digits)[0]
     assert made.found == [], "where the latents are"
-    assert "walk from one latent to another" in title and options == {"columns": 10}
+    assert "walks from one latent to another" in title and options == {"columns": 10}
     assert walks.dtype == torch.uint8
     frame, walks = gan.frames[-1].int(), walks.int().view(8, 10, 28, 28)
     assert (walks[:, 0] - frame[0:16:2]).abs().max() <= 1, "starts with sample 1, 3, ..."

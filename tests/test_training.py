@@ -228,7 +228,7 @@ def test_on_a_gpu_the_generator_agrees_with_the_cpu_and_a_step_is_finite(gan_scr
     device = torch.device("cuda" if torch.cuda.is_available() else "mps")
     gans = [gan_script.build_gan(place) for place in (torch.device("cpu"), device)]
     assert same(weights(gans[0].generator), weights(copy.deepcopy(gans[1].generator).cpu()))
-    latents = gan_script.sample_latents(16, gans[0].rng)
+    latents = gan_script.sample_latents(16, gans[0].latents_rng)
     on_cpu, on_gpu = gans[0].generator(latents), gans[1].generator(latents.to(device)).cpu()
     torch.testing.assert_close(on_cpu, on_gpu, atol=1e-2, rtol=1e-2)
     row = gan_script.train_step(gans[1], images.to(device)).tolist()

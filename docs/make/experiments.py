@@ -244,7 +244,7 @@ def processor():
 
 def table(group, judge_hash):
     """The results of a group in Markdown: means over the seeds, and the range of the distance."""
-    plan, columns = GROUPS[group], {"readable": 2, "told apart": 2, "digits": 1, "precision": 2,
+    plan, columns = GROUPS[group], {"readable": 2, "digits": 1, "precision": 2,
                                     "recall": 2, "last loss D": 2, "last loss G": 2, "last D(x)": 2,
                                     "last D(G(z))": 2, "seconds": 0}  # fmt: skip
     lines = [["", "distance", *columns], ["---"] * (2 + len(columns))]
