@@ -1,7 +1,7 @@
 """Draw the pictures in docs/ from finished runs. A picture whose runs are missing is left out.
 
     python train_gan.py; python train_dcgan_variant.py; python compare_losses.py
-    python docs/make/experiments.py tutorials tutorial_c gan
+    python docs/make/experiments.py tutorials gan
     python docs/make/pictures.py
 """
 
@@ -76,25 +76,10 @@ def train_dcgan_variant():
 
 
 def tutorials():
-    """Tutorials A and C beside the defaults after as many steps: digits, and losses over steps."""
-    pairs = {"tutorial A's settings": (load(experiment("tutorials", "A")), 469),
-             "train_gan.py's default": (load(GAN), 938),
-             "tutorial C's settings": (load(experiment("tutorial_c", "C", 42)), 469),
-             "train_dcgan_variant.py's\ndefault": (load(DCGAN), 938)}  # fmt: skip
-    figure = Figure(figsize=(9, 7.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(4.6, 3))
-    for axes, (label, (run, _)) in zip(top.subplots(1, 4), pairs.items()):
-        show(axes, run["frames"][-1], 8, 4, label, fontsize="medium")
-    panels = bottom.subplots(1, 2, sharey=True)
-    for number, (label, (run, steps)) in enumerate(pairs.items()):
-        x = [steps * row["epoch"] for row in run["history"]]
-        axes, color, whose = panels[number // 2], f"C{number % 2}", label.split("'s")[0]
-        for name, style in (("loss D", "o-"), ("loss G", "s--")):
-            y = [row[name] for row in run["history"]]
-            axes.plot(x, y, style, color=color, ms=3, label=f"{name}, {whose}")
-        axes.set(xlabel="steps", ylim=(0, None))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small")
-    return figure
+    """Tutorial A's settings beside the default after as many steps."""
+    frames = {"tutorial A's settings": load(experiment("tutorials", "A"))["frames"][-1],
+              "train_gan.py's default": load(GAN)["frames"][-1]}  # fmt: skip
+    return side_by_side(frames, 8, "The same networks after 13,132 steps")
 
 
 def experiments():
