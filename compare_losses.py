@@ -1065,13 +1065,15 @@ def draw_digits(count, seed=0):
 def check_constants():
     """The constants by name. Exits in one line if one is missing or cannot be used."""
     try:
-        losses = set(loss_table())
-    except TypeError as error:
+        losses, scores = loss_table(), torch.zeros(2, 1)
+        for entry in losses.values():  # Each is tried once, before anything is trained.
+            entry.critic(scores, scores).item(), entry.generator(scores, scores).item()
+    except Exception as error:
         raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
     hidden, folder = (1, 10_000, range(1, 5)), "the name of a folder"
     rules = {  # A list: the choices. Two numbers: the limits. A third: the lengths of a tuple.
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
-        "LOSSES": losses, "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
+        "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
         "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),
         "BATCH_SIZE": (2, 60_000), "AVERAGE": (0.0, 1000.0), "DEVICE": "the name of a device",
         "RESUME": [False, True], "SAMPLES": (100, 10_000), "OUTPUT_DIR": folder}

@@ -157,8 +157,9 @@ def test_a_new_entry_has_the_usual_settings_where_it_names_none(monkeypatch):
 @pytest.mark.parametrize(
     "positional, settings, named",
     [((), {"generator": min}, "critic"), ((), {"critic": min}, "generator"),
-     ((min, min), {"critic_learning_rate": 1}, "critic_learning_rate")],
-    ids=["no critic", "no generator", "unknown field"],
+     ((min, min), {"critic_learning_rate": 1}, "critic_learning_rate"),
+     ((lambda real, fake: fake.mean(), lambda fake: -fake.mean()), {}, "2 were given")],
+    ids=["no critic", "no generator", "unknown field", "one score"],
 )  # fmt: skip
 def test_an_entry_that_lacks_a_loss_or_has_an_unknown_field_is_one_line_before_anything_is_done(
     small, monkeypatch, positional, settings, named
