@@ -327,7 +327,7 @@ class Moments:
         path, folder = Path(arguments[0]), self.folder
         if folder in path.parents:
             self.folder = None  # For the changes that it makes itself.
-            copy = self.copy(folder)
+            self.copy(folder)
             if event == "os.rename" and path.is_file():
                 half = self.copy(folder) / path.relative_to(folder)
                 if half.name.startswith("part."):
