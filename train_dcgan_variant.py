@@ -791,10 +791,11 @@ def save_studies(gan, images):
     samples = gan.frames[-1][:8].to(images.device)  # uint8 [8, 28, 28]
     parts = images.flatten(1).split(10_000)  # In parts, to need little memory.
     distances = [torch.cdist(samples.flatten(1) / 127.5 - 1, part) for part in parts]  # [8, 10000]
-    nearest = images[torch.cat(distances, 1).topk(7, largest=False).indices]  # [8, 7, 1, 28, 28]
-    nearest = nearest.squeeze(2).add(1).mul(127.5).round().byte()  # [8, 7, 28, 28]
+    count = min(7, len(images))
+    nearest = torch.cat(distances, 1).topk(count, largest=False).indices  # [8, 7]
+    nearest = images[nearest].squeeze(2).add(1).mul(127.5).round().byte()  # [8, 7, 28, 28]
     rows = torch.cat([samples.unsqueeze(1), nearest], 1).flatten(0, 1).cpu()  # [64, 28, 28]
-    rows = draw_grid(rows, f"GAN on {data}: a sample, then the 7 nearest training images")
+    rows = draw_grid(rows, f"GAN on {data}: a sample, its nearest training images", count + 1)
     write_whole("neighbours.png", lambda file: rows.save(file, "PNG"))
 
 

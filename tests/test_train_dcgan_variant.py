@@ -593,8 +593,8 @@ def test_neighbours_are_the_nearest_training_images_nearest_first(digits, studie
     images = torch.full((10_008, 1, 28, 28), -1.0)  # More than are compared at once.
     for number, place in enumerate((10_000, 100, 5_000, 50, 10_005, 7, 9_999)):
         images[place] = samples[3] + number / 20
-    rows, title, options = studies(gan, images)[1]
-    assert "a sample, then the 7 nearest training images" in title and options == {}
+    rows, title, columns, _ = studies(gan, images)[1]
+    assert "a sample, its nearest training images" in title and columns == 8
     rows = rows.view(8, 8, 28, 28)
     assert rows[:, 0].equal(gan.frames[-1][:8]) and rows.dtype == torch.uint8
     grey = [(rows[3, k].float() - rows[3, 0].float()).mean().item() for k in range(1, 8)]
@@ -602,6 +602,12 @@ def test_neighbours_are_the_nearest_training_images_nearest_first(digits, studie
 
 
 # A whole run
+def test_three_images_of_ones_own_are_enough(constants, digits, tmp_path):
+    constants(EPOCHS=1, BATCH_SIZE=10, load_images=lambda: (digits[:3], None, "mine"))
+    script.main()
+    assert {"neighbours.png", "generated.npy"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_without_a_checkpoint_no_studies_are_drawn(constants, digits, tmp_path):
     """Where it could not be written, say. They would show a G amid the next epoch."""
     constants(EPOCHS=1, BATCH_SIZE=10, renew_statistics=lambda gan: None)
