@@ -722,8 +722,9 @@ def checkpoint_name(gan):
 
 def begin(gans, images, labels, data_name):
     """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
-    if labels is None:
-        raise SystemExit("load_images must return labels, too, because the judge learns from them.")
+    if labels is None or len(images) < 30:
+        raise SystemExit("load_images must return labels, too, because the judge learns from them, "
+                         "and at least 30 images.")
     device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
     sizes = [sum(w.numel() for w in net.parameters())
              for net in (gans[0].generator, gans[0].discriminator)]

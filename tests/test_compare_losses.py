@@ -1019,6 +1019,21 @@ def test_a_resumed_comparison_is_bit_for_bit_the_one_without_a_break(
     assert results() == at_once
 
 
+@pytest.mark.parametrize("count, labelled", [(170, False), (29, True)])
+def test_images_without_labels_or_too_few_are_one_line_before_anything_is_moved(
+    quick, monkeypatch, count, labelled
+):
+    monkeypatch.setattr(script, "LOSSES", ("BCE",))
+    script.main()
+    before = written()
+    images, labels = script.draw_digits(170)
+    mine = images[:count], labels[:count] if labelled else None, "mine"
+    monkeypatch.setattr(script, "load_images", lambda train=True: mine)
+    with pytest.raises(SystemExit, match="^load_images must return labels[^\n]* 30 images.$"):
+        script.main()
+    assert written() == before and not list(Path(script.OUTPUT_DIR).glob("earlier_*"))
+
+
 def test_ctrl_c_says_how_to_go_on_and_before_the_first_epoch_that_it_cannot(
     quick, monkeypatch, capsys
 ):
