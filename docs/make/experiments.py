@@ -85,7 +85,7 @@ GROUPS = {
     "defaults_drawn": {**GAN, "epochs": None, "all": {"DATASET": "drawn"}, "each": {"drawn": {}}},
     # As many steps as the default runs have, and then the tutorials' own epochs.
     "tutorials": {**GAN, "each": {"A": {**A, "EPOCHS": 28}, "B": {**B, "EPOCHS": 14}}},
-    "tutorial_c": {**DCGAN, "seeds": (42,), "all": C, "each": {"C": {"EPOCHS": 12}}},
+    "tutorial_c": {**DCGAN, "seeds": (42,), "all": C, "each": {"C": {"EPOCHS": 16}}},
     "tutorials_whole": {**GAN, "each": {"A": {**A, "EPOCHS": 100}, "B": {**B, "EPOCHS": 100}}},
     "tutorial_c_whole": {**DCGAN, "seeds": (42,), "all": C, "each": {"C": {"EPOCHS": 50}}},
     "gan": {**GAN, "each": {
