@@ -376,13 +376,13 @@ def find_device():
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
+        return torch.device(name)
     except Exception as error:
-        reason = f"the device {name!r} cannot be used: {str(error).splitlines()[0]}"
-        if DEVICE != "auto":
-            raise SystemExit(f"DEVICE = {DEVICE!r}: {reason}") from None
-        say(f"Note      {reason}. The CPU is used instead.")
-        name = "cpu"
-    return torch.device(name)
+        reason = f"{name!r} cannot be used: {str(error).splitlines()[0]}"
+    if DEVICE != "auto":
+        raise SystemExit(f"DEVICE = {reason}")
+    say(f"Note      the device {reason}. The CPU is used instead.")
+    return torch.device("cpu")
 
 
 def open_output():
@@ -600,17 +600,15 @@ def draw_curves(history, title, guess):
 def fetch_dataset(train):
     """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
-    names = "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"
-    files = [folder / DATASET / "raw" / f"{name}-ubyte" for name in names]
+    files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
     missing, usual = not all(file.exists() for file in files), socket.getdefaulttimeout()
     try:
         if missing:
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        sample = dataset.data[:1000].float()  # Of all three, the mean is < 75, the deviation > 75.
-        kinds = dataset.targets.unique().tolist()
-        if kinds != list(range(10)) or sample.mean() > 100 or sample.std() < 50:
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Dark, but not all of it.
+        if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
     except Exception as error:  # A download fails in many ways, and so does a damaged file.

@@ -233,6 +233,8 @@ def test_missing_data_is_downloaded_once(script, tmp_path, lookalike, monkeypatc
     calls = []
 
     class Dataset:
+        resources = torchvision.datasets.MNIST.resources
+
         def __init__(self, root, train=True, download=False):
             calls.append(download)
             if download:

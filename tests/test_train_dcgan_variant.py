@@ -1,8 +1,6 @@
 """The networks of train_dcgan_variant.py against their sources, its BatchNorm, and each trick."""
 
-import ctypes
 import math
-import platform
 from types import SimpleNamespace
 
 import pytest
@@ -283,27 +281,6 @@ def test_r1_has_a_moderate_slope_for_all_weights_of_d(discriminator, tricks, dig
 
 
 # Memory
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
-def test_freed_memory_stays_for_the_next_step():
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
-
-    def stays():
-        before, blocks = libc.sbrk(0), []  # Where the heap ends.
-        while libc.sbrk(0) == before and len(blocks) < 100:  # First its gaps are filled.
-            blocks.append(libc.malloc(24_000_000))  # More than the networks ever ask for.
-        after = libc.sbrk(0)
-        for block in blocks:
-            libc.free(ctypes.c_void_p(block))
-        return after > before and libc.sbrk(0) == after
-
-    for threshold in (-1, -3):  # Their values at the start of a process.
-        libc.mallopt(threshold, 2**17)
-    assert not stays(), "by default, memory goes back"
-    script.keep_freed_memory()
-    assert stays()
-
-
 # Tricks: names
 UNKNOWN = [("ema",), ("ttur", "ttur"), "ttur", ["ttur"], None, (["ttur"],), ("ttur", 1), ("TTUR",)]
 

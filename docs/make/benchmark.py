@@ -111,8 +111,6 @@ def adjust(name, settings):
     for constant, value in settings.items():
         setattr(script, constant, value)
     script.show_progress = lambda number, count: None
-    if hasattr(script, "keep_freed_memory"):
-        script.keep_freed_memory()
     return script
 
 

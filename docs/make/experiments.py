@@ -80,8 +80,10 @@ SEARCH = {
 # replaced in the script, where it must stand once. With "search", the GAN does not see the last
 # sixth of the training images, and is measured against these.
 GROUPS = {
-    "defaults": {**GAN, "epochs": None, "seeds": (0, 1, 2, 3, 4), "each": {"as it is": {}}},
-    "defaults_dcgan": {**DCGAN, "epochs": None, "seeds": (0, 1, 2), "each": {"as it is": {}}},
+    "defaults": {**GAN, "epochs": None, "seeds": tuple(range(10)), "each": {"as it is": {}}},
+    "defaults_dcgan": {**DCGAN, "epochs": None, "seeds": tuple(range(5)), "each": {"mlp": {}}},
+    "conv": {**DCGAN, "epochs": 15, "seeds": (0, 1, 2), "each": {"conv": {"GENERATOR": "conv"}}},
+    "longer": {**GAN, "epochs": 50, "each": {"50 epochs": {}}},
     "defaults_drawn": {**GAN, "epochs": None, "all": {"DATASET": "drawn"}, "each": {"drawn": {}}},
     # As many steps as the default runs have, and then the tutorials' own epochs.
     "tutorials": {**GAN, "each": {"A": {**A, "EPOCHS": 28}, "B": {**B, "EPOCHS": 14}}},
