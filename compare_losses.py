@@ -62,6 +62,7 @@ that tuned each loss with care found none that was always better. [EQUAL]
 [R3GAN]   Huang et al. 2024, The GAN is dead; long live the GAN!, arxiv.org/abs/2501.05441
 [LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
 [AVERAGE] Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
+[Yazici]  Yazici et al. 2018, Averaging in GAN Training, arxiv.org/abs/1806.04498
 [EQUAL]   Lucic et al. 2018, Are GANs Created Equal?, arxiv.org/abs/1711.10337
 [FID]     Heusel et al. 2017, Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
 [PR]      Kynkaanniemi et al. 2019, Improved Precision and Recall, arxiv.org/abs/1904.06991
@@ -84,7 +85,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook that starts this script with "!" sets a drawing backend that may be missing here.
+# A notebook's "!" passes on MPLBACKEND, the name of a drawing package that may be missing here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -100,7 +101,7 @@ from torch.optim.swa_utils import update_bn
 
 # %% 3. Constants
 # Data
-DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits made on the spot, no download.
+DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits drawn here, no download.
 DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if it is missing.
 # What is compared
 LOSSES = ("BCE", "LSGAN", "WGAN", "BCE-R1")  # Also "WGAN-GP", "hinge", "R3GAN": see section 6.
@@ -131,7 +132,7 @@ def load_images(train=True):
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    # All images become one tensor, once. Read one by one, each would be converted in every epoch.
+    # All images become one tensor, once, so that none has to be converted again in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -172,7 +173,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # A slope of 0.2 below 0 [DCGAN, sec. 4] always lets some gradient through D to G.
+            # Below 0, LeakyReLU has the slope 0.2 [DCGAN, sec. 4], so G always gets a gradient.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -259,8 +260,8 @@ def loss_table():
 def slopes(critic, images):
     """The gradient of each image's score with respect to its pixels, [B, 1, 28, 28]."""
     images = images.clone().requires_grad_()
-    # Each score depends on its own image only, so the gradient of their sum holds each slope.
-    # create_graph, because D's weights learn from the penalty as well.
+    # Each score depends on its own image only, so the gradient of the sum of all scores contains
+    # the slope for each image. create_graph=True lets D's weights learn from the penalty.
     (gradients,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
     return gradients
 
@@ -269,7 +270,7 @@ def penalty(loss, critic, real_images, fake_images, share):
     """The sum of the penalties that an entry asks for.
 
     r1, r2  half the mean squared length of the slopes at real and at fake images [R1, eqs. 9, 10].
-            G learns from nothing but D's slope. Where D is flat, G comes to rest.
+            D's slope says in which direction G should change. Where D is flat, G comes to rest.
     gp      the mean of (length - 1)^2 of the slopes between real (share 1) and fake images (0).
             A critic that is best for WGAN has slope 1 there. [WGAN-GP, prop. 1, eq. 3]
     """
@@ -322,12 +323,12 @@ def critic_step(critic, optimizer, loss, real_images, fake_images, share, penalt
 
 
 def generator_step(generator, critic, optimizer, loss, real_images, fake_images):
-    """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G."""
+    """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G."""
     # D has just changed, so it looks again. Only R3GAN needs the real images here.
     real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
     value = loss.generator(real_scores, fake_scores)
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs limits it to G's weights: D's need none.
+    # The gradient reaches G through D, but inputs= stores gradients for the weights of G alone.
     value.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return value.detach()
@@ -337,9 +338,9 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
-    G never stands still, because each batch differs and D moves as well. The mean of its path is
-    often better than its latest point. The share is 1 in step 0, so the average starts as G.
-    After n steps, the last n / AVERAGE of them count most: the window grows with the training.
+    G never stands still, because each batch differs and D changes as well. The mean of its weights
+    over many steps often draws better than its latest weights. [Yazici] After n steps, about two
+    thirds of the mean come from the last n / AVERAGE: a larger AVERAGE has a shorter memory.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -358,8 +359,8 @@ def train_step(gan, images):
         latents = sample_latents(len(real_images), gan.latents_rng, images.device)
         fake_images = gan.generator(latents)  # [B, 1, 28, 28]
         share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
-        # A penalty needs another pass through D. To save time, not every step has it, and it is as
-        # many times stronger. On average the gradient is the same. [LAZY, sec. 3.1] saw no harm.
+        # A penalty costs more passes through D. To save time, not every step has it, and it is
+        # as many times stronger. On average, the gradient is the same. [LAZY, sec. 3.1]
         penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
         loss_d, real_score, fake_score = critic_step(
             gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
@@ -379,8 +380,8 @@ def train_step(gan, images):
 def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
-    Generators with equal seeds give equal numbers. If SEED itself were used for the first weights
-    and for the fixed latents, both would be made of the same numbers. So each use has its own seed.
+    Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
+    latents, both would be made of the same ones. So each use in the three scripts has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -617,7 +618,7 @@ def output(name=""):
 
 
 def say(text):
-    """Print, also where the console lacks a letter, or where nobody listens any more."""
+    """Print, even if the console cannot show a letter, or if the output has been closed."""
     try:
         print(text, flush=True)
     except UnicodeEncodeError:
@@ -656,7 +657,7 @@ def open_output():
         output().mkdir(parents=True, exist_ok=True)
         lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
         lock.execute("BEGIN EXCLUSIVE")
-        for path in output().glob("part.*"):  # A kill may have left one behind.
+        for path in output().glob("part.*"):  # Left behind if a run was killed while it wrote.
             path.unlink()
     except (OSError, sqlite3.Error) as error:
         reason = "another run is using it" if "locked" in str(error) else error
@@ -665,14 +666,14 @@ def open_output():
 
 
 def write_whole(name, save):
-    """Write OUTPUT_DIR/name with save(file): first under another name, so never half of it."""
+    """Write OUTPUT_DIR/name with save(file), first under another name: never half of it."""
     beside = output(f"part.{name}")
     for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
         try:
             with open(beside, "wb") as file:
                 save(file)
             return beside.replace(output(name))
-        except (OSError, RuntimeError) as error:  # torch.save can raise the second.
+        except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
             reason = error
             time.sleep(wait)
     with contextlib.suppress(OSError):
@@ -1012,7 +1013,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Dark, but not all of it.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly dark.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -1040,7 +1041,7 @@ def draw_digits(count, seed=0):
     rng, glyphs, images = random_stream("drawn digits", seed), [], []
     for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
         font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
-        for character in "0l23456789":  # A small L looks more like a written one than a printed 1.
+        for character in "0l23456789":  # A small L looks more like a written 1 than 1 does.
             glyph = Image.new("L", (52, 56))  # Twice the final size.
             ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
             glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
@@ -1052,12 +1053,12 @@ def draw_digits(count, seed=0):
     labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
     for part in labels.split(2000):  # In parts, to need little memory.
         chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
-        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # A hand is smoothly uneven.
+        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # Smooth, uneven, as a hand is.
         bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
         grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
         ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
         level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
-        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # Blurred ink is broad at a low level.
+        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # A low level makes thick strokes.
     return torch.cat(images).mul_(2).sub_(1), labels
 
 
@@ -1070,7 +1071,7 @@ def check_constants():
     except Exception as error:
         raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
     hidden, folder = (1, 10_000, range(1, 5)), "the name of a folder"
-    rules = {  # A list: the choices. Two numbers: the limits. A third: the lengths of a tuple.
+    rules = {  # A list holds choices, two numbers are limits, a third: the lengths of a tuple.
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
         "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
         "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),

@@ -6,8 +6,9 @@
 """Train a GAN with BatchNorm and convolutions on MNIST: noise in, handwritten digits out.
 
 The generator G turns a latent vector z, which is a list of random numbers, into an image. The
-discriminator D looks at an image and says how likely it is to be real. They play a game: D is
-trained to make the value below high, and G is trained to make it low. [GAN, eq. 1]
+discriminator D looks at an image and says how likely it is to be real. They play a game. In theory,
+D makes the following value high, and G makes it low. (In practice, and here, G makes -log D(G(z))
+low instead. Section 6 says why.) [GAN, eq. 1, sec. 3]
 
     E[log D(x)] + E[log(1 - D(G(z)))]      x: a real image, z: a latent vector, E: a mean
 
@@ -33,26 +34,24 @@ It writes to outputs/train_dcgan_variant/:
     losses.png, history.csv    the table that it prints, as curves and as a file
     generated.npy              10,000 images from other latents, to measure how good they are
     generator.pt               the weights of the generator that made them
-    checkpoint.pt              all that RESUME = True needs to go on after the latest epoch
-    run.txt                    the constants and the versions of this run
+    checkpoint.pt, run.txt     what RESUME = True needs to go on; the constants and versions
 A new run moves the files of an earlier one to outputs/train_dcgan_variant/earlier_1/ (2, 3, ...).
 
 How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
-    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. The better D tells real from fake
-              images, the lower it is.
-    loss G    ln 2 = 0.69 if D says 0.5 after its step. If D knows the fakes, it is higher.
-    D(x)      how real D finds the real images: 1 is certain, 0.5 is a guess.
-    D(G(z))   how real D finds the images of G. 0.5 is a guess here, too.
-None of the four says how good the images are, because D and G only measure each other: look at the
-pictures. The script warns you if D has won (D(x) stays near 1 and D(G(z)) near 0), if the pictures
-are nearly all alike (total mode collapse), or if a loss is no longer a number.
+    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D tells real from fake.
+    loss G    ln 2 = 0.69 if D, after its own step, guesses. It is higher if D knows the fakes.
+    D(x)      how likely D finds the real images to be real. 0.5 if D only guesses.
+    D(G(z))   the same for the images of G, before D's step. 0.5 if D only guesses.
+None of the four says how good the images are, so look at the pictures. The script warns you if D
+has won (D(x) stays near 1 and D(G(z)) near 0), or if the pictures are nearly all alike (total mode
+collapse). It stops if a loss is not a finite number.
 
 The tutorials' own settings. C: DISCRIMINATOR = "flatten", EPOCHS = 50, BATCH_SIZE = 128,
 LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0, SEED = 42. D's convolutional D: the
 same with DISCRIMINATOR = "pool". With these, D stays far ahead and G draws few kinds of digit.
 
-Unlike in [GAN, alg. 1], but as in tutorial C, G learns from the fake images that D has just seen.
-That saves a pass through G.
+In [GAN, alg. 1], G draws new images for its own step. Here, as in tutorial C, it learns from those
+that D has just seen, which saves a pass through G.
 
 [GAN]       Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
 [DCGAN]     Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
@@ -65,6 +64,7 @@ That saves a pass through G.
 [Fritsche]  Fritsche et al. 2019, Frequency Separation, arxiv.org/abs/1911.07850
 [LAZY]      Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
 [AVERAGE]   Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
+[Yazici]    Yazici et al. 2018, Averaging in GAN Training, arxiv.org/abs/1806.04498
 [White]     White 2016, Sampling Generative Networks, arxiv.org/abs/1609.04468
 """
 
@@ -83,7 +83,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook that starts this script with "!" sets a drawing backend that may be missing here.
+# A notebook's "!" passes on MPLBACKEND, the name of a drawing package that may be missing here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -100,7 +100,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 # %% 3. Constants
 # Data
-DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits made on the spot, no download.
+DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits drawn here, no download.
 DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if it is missing.
 # Networks
 GENERATOR = "mlp"  # Fully connected. Or "conv": transposed convolutions, as in [DCGAN].
@@ -113,13 +113,13 @@ BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # Adam's memory of gradients (0: none, as in [LAZY]), and of their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures show an average of G's weights (section 7). 0: G itself. Try 4 to 16.
+AVERAGE = 8  # Pictures come from a G with averaged weights (section 7). 0: G itself. Try 4 to 16.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another gives other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_dcgan_variant"  # Relative to the folder that you start in.
-SAMPLE_EVERY = 1  # Epochs from one sample picture to the next. The first and last have one, too.
+SAMPLE_EVERY = 1  # Epochs from one sample picture to the next. Epoch 1 and the last have one, too.
 
 
 # %% 4. Data
@@ -133,7 +133,7 @@ def load_images(train=True):
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    # All images become one tensor, once. Read one by one, each would be converted in every epoch.
+    # All images become one tensor, once, so that none has to be converted again in every epoch.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -181,7 +181,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses apply the sigmoid, because log(sigmoid(logit)) in one go never rounds to log(0).
+    losses compute log(sigmoid(logit)) in one operation: in two, it might round to log(0).
     """
 
     def __init__(self):
@@ -280,8 +280,9 @@ def discriminator_loss(real_logits, fake_logits):
 
     In theory, the best D for a given G is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data
     and p_G say how common x is among real and among generated images. With this D, equation 1 has
-    the value 2 JSD - log 4. JSD, the Jensen-Shannon divergence, says how far apart the two
-    distributions are. It is 0 if they are the same: then D* is 0.5. [GAN, prop. 1, thm. 1]
+    the value 2 JSD - log 4. JSD, the Jensen-Shannon divergence, says how different the two are. It
+    is 0 if they are the same: then D* is 0.5. [GAN, prop. 1, thm. 1] A D in training is never D*,
+    so its loss does not tell how good the images are.
     """
     # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
     # at D(x) = 0.9, so D need not be certain. Only real images: with a target above 0 for fakes, D
@@ -298,10 +299,10 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
-    G would minimise log(1 - D(G(z))). But if D is sure that an image is fake, this is flat: at the
-    logit -5 its slope is -0.007, so almost no gradient reaches G. The slope of -log D(G(z)) is
-    -0.993 there, and it wants a high D(G(z)), too. (At D*, its gradient is that of KL - 2 JSD, with
-    KL the Kullback-Leibler divergence of p_G from p_data. [Arjovsky, thm. 2.5])
+    G would minimise log(1 - D(G(z))). But where D is sure that an image is fake, this hardly
+    changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
+    G. That of -log D(G(z)) is -0.993 there, and its aim is the same, a high D(G(z)). (If D is D*,
+    it has the gradient of KL(p_G || p_data) - 2 JSD, and not of JSD. [Arjovsky, thm. 2.5])
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -309,17 +310,17 @@ def generator_loss(fake_logits):
 def r1_penalty(discriminator, real_images):
     """R1 / 2 times the mean squared length of the gradient of D's logit at real images. [R1, eq. 9]
 
-    G learns only from D's slope: how the logit changes with each pixel. But equation 1 sees only
-    D's values. So a slope can remain at real images when the images of G are already as good. Then
-    it pushes G past them, and G circles. The penalty puts a price on this slope: D keeps it while
-    it helps to tell the images apart, and then drops it. Takes real images [B, 1, 28, 28].
+    This gradient, D's slope, says in which direction G should change an image. But equation 1
+    contains only D's values. So D may have a slope at real images [B, 1, 28, 28] when the images of
+    G are as good. Then G follows it away from the real ones, D changes, G comes back, and so on.
+    The penalty makes this slope costly: D keeps it only as long as it tells real from fake.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
-    # Each logit depends on its own image only, so the gradient of their sum holds the slope at each
-    # image. create_graph, because D's weights learn from the penalty as well.
+    # Each logit depends on its own image only, so the gradient of the sum of all logits contains
+    # the slope for each image. create_graph=True lets D's weights learn from the penalty.
     (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
     return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
 
@@ -347,10 +348,10 @@ def historical_averaging(network, past):
 
 # %% 7. One training step
 #   1. G draws fake images from new latents.
-#   2. D judges a batch of real images and the fake ones. Both are in its loss.
+#   2. D judges real images and the fake ones: D's loss. In every 8th step, R1 is added to it.
 #   3. D's weights move, so that D tells real from fake better. G's weights do not.
-#   4. The new D judges the same fake images again. That is G's loss.
-#   5. G's weights move, so that D takes its images for real more often. D's weights do not.
+#   4. The new D judges the same fake images again: G's loss.
+#   5. G's weights move, so that D more often judges G's images as real. D's weights do not.
 #   6. The average of G's weights moves a little towards G. Only pictures and files use it.
 def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
@@ -365,10 +366,10 @@ def discriminator_step(
     past is the average of D's weights so far, for historical_averaging. Loss D is without that term
     and without the penalty, so that it means the same with and without them.
     """
-    # Only D learns now. Without detach(), the backward pass would go on into G: useless work, which
-    # uses up the part of the graph that generator_step needs. There are two passes, and not one of
-    # a mixed batch, because BatchNorm measures an image against its batch. In G's step all of the
-    # batch is fake, so D must learn on such batches.
+    # Only D learns now. Without detach(), the backward pass would go through G, too. It would take
+    # time and free G's part of the graph, which generator_step still needs. There are two passes,
+    # not one of a mixed batch, because BatchNorm measures an image against its batch. In G's step
+    # all of the batch is fake, so D must learn on such batches.
     real_logits = discriminator(real_images)  # [B, 1]
     fake_logits = discriminator(fake_images.detach())  # [B, 1]
     loss = to_minimise = discriminator_loss(real_logits, fake_logits)
@@ -384,7 +385,7 @@ def discriminator_step(
 
 
 def generator_step(generator, discriminator, optimizer, fake_images, real_images=None, past=None):
-    """Teach G to make D take its images [B, 1, 28, 28] for real. Returns loss G.
+    """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G.
 
     Only feature_matching needs real_images, only historical_averaging the average of G's weights.
     Loss G is without their terms, so that it means the same for all TRICKS.
@@ -398,7 +399,7 @@ def generator_step(generator, discriminator, optimizer, fake_images, real_images
     if "historical_averaging" in TRICKS:
         to_minimise = to_minimise + historical_averaging(generator, past)
     optimizer.zero_grad()
-    # The gradient reaches G through D. inputs limits it to G's weights: D's need none.
+    # The gradient reaches G through D, but inputs= stores gradients for the weights of G alone.
     to_minimise.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return loss.detach()
@@ -408,9 +409,9 @@ def generator_step(generator, discriminator, optimizer, fake_images, real_images
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
-    G never stands still, because each batch differs and D moves as well. The mean of its path is
-    often better than its latest point. The share is 1 in step 0, so the average starts as G.
-    After n steps, the last n / AVERAGE of them count most: the window grows with the training.
+    G never stands still, because each batch differs and D changes as well. The mean of its weights
+    over many steps often draws better than its latest weights. [Yazici] After n steps, about two
+    thirds of the mean come from the last n / AVERAGE: a larger AVERAGE has a shorter memory.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -421,8 +422,8 @@ def train_step(gan, real_images):
     """One step of D, then one of G. Returns loss D, loss G, D(x) and D(G(z)) in a tensor [4]."""
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
-    # The penalty needs a second pass through D. To save time, only every 8th step has it, 8 times
-    # as strong. On average the gradient is the same. [LAZY, sec. 3.1] saw no harm in that.
+    # The penalty costs more passes through D. To save time, only every 8th step has it, multiplied
+    # by 8. On average its gradient is the same, though Adam's steps are not quite. [LAZY, sec. 3.1]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight, gan.past_d
@@ -443,8 +444,8 @@ def train_step(gan, real_images):
 def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
-    Generators with equal seeds give equal numbers. If SEED itself were used for the first weights
-    and for the fixed latents, both would be made of the same numbers. So each use has its own seed.
+    Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
+    latents, both would be made of the same ones. So each use in the three scripts has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -453,7 +454,7 @@ def random_stream(use, seed):
 
 
 def build_gan(device):
-    """Make all that a run needs to go on: a checkpoint holds each entry of this namespace."""
+    """Make all that a run consists of. A checkpoint keeps each entry of this namespace."""
     torch.manual_seed(random_stream("weights", SEED).initial_seed())  # For the first weights.
     gan = SimpleNamespace(step=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
@@ -461,7 +462,7 @@ def build_gan(device):
     # ttur [TTUR]: a D that learns faster knows G's latest images and guides G better. Here G's rate
     # is halved and D's is doubled, so D learns 4 times as fast, as in arxiv.org/abs/1805.08318.
     rate_g, rate_d = (0.5, 2) if "ttur" in TRICKS else (1, 1)
-    adam = {"betas": BETAS, "fused": True}  # fused is only faster.
+    adam = {"betas": BETAS, "fused": True}  # fused: only faster.
     gan.optimizer_g = torch.optim.Adam(gan.generator.parameters(), rate_g * LEARNING_RATE, **adam)
     gan.optimizer_d = torch.optim.Adam(
         gan.discriminator.parameters(), rate_d * LEARNING_RATE, **adam
@@ -473,7 +474,7 @@ def build_gan(device):
     gan.latents_rng = random_stream("training latents", SEED)
     # Always the same latents in pictures, so that only G differs from one picture to the next.
     gan.fixed_latents = sample_latents(64, random_stream("fixed latents", SEED), device)
-    gan.frames = []  # What G makes of the fixed latents after each epoch, uint8 [64, 28, 28].
+    gan.frames = []  # The images of the fixed latents after each epoch, each uint8 [64, 28, 28].
     gan.history = []  # The rows of the table, a dictionary each.
     return gan
 
@@ -536,7 +537,7 @@ def output(name=""):
 
 
 def say(text):
-    """Print, also where the console lacks a letter, or where nobody listens any more."""
+    """Print, even if the console cannot show a letter, or if the output has been closed."""
     try:
         print(text, flush=True)
     except UnicodeEncodeError:
@@ -575,7 +576,7 @@ def open_output():
         output().mkdir(parents=True, exist_ok=True)
         lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
         lock.execute("BEGIN EXCLUSIVE")
-        for path in output().glob("part.*"):  # A kill may have left one behind.
+        for path in output().glob("part.*"):  # Left behind if a run was killed while it wrote.
             path.unlink()
     except (OSError, sqlite3.Error) as error:
         reason = "another run is using it" if "locked" in str(error) else error
@@ -584,14 +585,14 @@ def open_output():
 
 
 def write_whole(name, save):
-    """Write OUTPUT_DIR/name with save(file): first under another name, so never half of it."""
+    """Write OUTPUT_DIR/name with save(file), first under another name: never half of it."""
     beside = output(f"part.{name}")
     for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
         try:
             with open(beside, "wb") as file:
                 save(file)
             return beside.replace(output(name))
-        except (OSError, RuntimeError) as error:  # torch.save can raise the second.
+        except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
             reason = error
             time.sleep(wait)
     with contextlib.suppress(OSError):
@@ -823,7 +824,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Dark, but not all of it.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly dark.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -851,7 +852,7 @@ def draw_digits(count, seed=0):
     rng, glyphs, images = random_stream("drawn digits", seed), [], []
     for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
         font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
-        for character in "0l23456789":  # A small L looks more like a written one than a printed 1.
+        for character in "0l23456789":  # A small L looks more like a written 1 than 1 does.
             glyph = Image.new("L", (52, 56))  # Twice the final size.
             ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
             glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
@@ -863,12 +864,12 @@ def draw_digits(count, seed=0):
     labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
     for part in labels.split(2000):  # In parts, to need little memory.
         chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
-        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # A hand is smoothly uneven.
+        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # Smooth, uneven, as a hand is.
         bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
         grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
         ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
         level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
-        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # Blurred ink is broad at a low level.
+        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # A low level makes thick strokes.
     return torch.cat(images).mul_(2).sub_(1), labels
 
 
@@ -877,7 +878,7 @@ def check_constants():
     folder, tricks = "the name of a folder", {
         "label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
         "historical_averaging", "ttur", "frequency_separation"}
-    rules = {  # A list: the choices. Two numbers: the limits. A third: the lengths of a tuple.
+    rules = {  # A list holds choices, two numbers are limits, a third: the lengths of a tuple.
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
         "GENERATOR": ["mlp", "conv"], "DISCRIMINATOR": ["hidden", "flatten", "pool"],
         "LATENT_DIM": (1, 10_000), "TRICKS": tricks, "EPOCHS": (1, 999),

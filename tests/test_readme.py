@@ -168,7 +168,9 @@ def test_recipes_a_and_b_have_the_networks_of_the_tutorials(tutorial, monkeypatc
     assert (script.R1, script.AVERAGE, script.EPOCHS) == (0, 0, 100)
 
 
-def test_the_log_and_the_python_of_the_readme_after_a_run(monkeypatch, tmp_path, images, capsys):
+def test_the_log_of_the_readme_and_the_python_of_all_pages_after_two_runs(
+    monkeypatch, tmp_path, images, capsys
+):
     import compare_losses
     import train_gan
 
@@ -177,13 +179,26 @@ def test_the_log_and_the_python_of_the_readme_after_a_run(monkeypatch, tmp_path,
     monkeypatch.setattr(compare_losses, "load_images", lambda train=True: (
         *compare_losses.draw_digits(600 if train else 100), "few digits"))  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    train_gan.main()
-    (header,) = re.findall(r"^epoch .*$", capsys.readouterr().out, re.M)
+    for epochs in (2, 4):
+        monkeypatch.setattr(train_gan, "EPOCHS", epochs)
+        train_gan.main()
+    (header,) = set(re.findall(r"^epoch .*$", capsys.readouterr().out, re.M))
     assert header in README
     assert len(np.load("outputs/train_gan/generated.npy")) == 100
-    for number, block in enumerate(blocks("python"), start=1):
-        exec(compile(block, f"README.md, Python block {number}", "exec"), {})
-    assert re.search(r"\| +\| distance +\| readable", capsys.readouterr().out)
-    for name in ("more_digits.png", "new_digits.png"):
-        with Image.open(name) as picture:
-            assert picture.width > 1000 and len(picture.convert("L").getcolors(256)) > 20
+    for page in ("README.md", "docs/report.md"):
+        for number, block in enumerate(blocks("python", PAGES[page]), start=1):
+            names = {}
+            exec(compile(block, f"{page}, Python block {number}", "exec"), names)
+            if "RUNS" in names:
+                titles = [axes.get_title() for axes in names["figure"].axes]
+                assert titles[:2] == ["before: 2 epochs", "after: 4 epochs"]
+                lines = [len(line.get_xdata()) for axes in names["figure"].axes[2:]
+                         for line in axes.lines]  # fmt: skip
+                assert lines == [2, 2, 4, 4]
+        assert re.search(r"\| +\| distance +\| readable", capsys.readouterr().out), page
+    for name, width in (("more_digits", 1120), ("new_digits", 1000), ("epochs", 1890),
+                        ("two_runs", 1890)):  # fmt: skip
+        with Image.open(f"{name}.png") as picture:
+            assert picture.width >= width and len(picture.convert("L").getcolors(256)) > 20, name
+    for name in ("epochs", "two_runs"):
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")

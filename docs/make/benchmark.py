@@ -8,7 +8,7 @@ speed   Each script beside its tutorial's own loop, which is written anew here f
         DataLoader whose transforms convert image by image, Sigmoid and BCELoss, the step as
         printed. All have the tutorial's settings. Then what R1 and the average add. The loops take
         turns of STEPS steps, so that whatever slows the machine down slows all of them. Each has a
-        process of its own, because train_dcgan_variant.py changes how a process handles memory.
+        process of its own.
 digits  The settings below, with each of SEEDS. Every LOOK steps the clock stands still while the
         judge of compare_losses.py looks at 10,000 images. It notes the seconds of training until
         all ten digits are drawn, and until the distance is below each of MARKS. What has not

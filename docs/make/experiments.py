@@ -82,7 +82,7 @@ SEARCH = {
 GROUPS = {
     "defaults": {**GAN, "epochs": None, "seeds": tuple(range(10)), "each": {"as it is": {}}},
     "defaults_dcgan": {**DCGAN, "epochs": None, "seeds": tuple(range(5)), "each": {"mlp": {}}},
-    "conv": {**DCGAN, "epochs": 15, "seeds": (0, 1, 2), "each": {"conv": {"GENERATOR": "conv"}}},
+    "conv": {**DCGAN, "epochs": 15, "seeds": (0, 1), "each": {"conv": {"GENERATOR": "conv"}}},
     "longer": {**GAN, "epochs": 50, "each": {"50 epochs": {}}},
     "defaults_drawn": {**GAN, "epochs": None, "all": {"DATASET": "drawn"}, "each": {"drawn": {}}},
     # As many steps as the default runs have, and then the tutorials' own epochs.
@@ -111,6 +111,8 @@ GROUPS = {
         loss_g = generator_step(gan.gen"""},
         "images from 0 to 1": {".div_(127.5).sub_(1)  # [N": ".div_(255)  # [N"},
     }},
+    "lab": {**GAN, "seeds": (0, 1, 2, 3, 4), "each": {"R1 = 0.3": {}, "R1 = 0": {"R1": 0}}},
+    "lab_dcgan": {**DCGAN, "each": {"R1 = 0.3": {}, "R1 = 0": {"R1": 0}}},
     "cures_a": {**GAN, "epochs": 10, "all": A, "each": {
         "tutorial A": {},
         "rate": {"LEARNING_RATE": 1e-3},

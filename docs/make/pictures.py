@@ -1,15 +1,16 @@
 """Draw the pictures in docs/ from finished runs. A picture whose runs are missing is left out.
 
     python train_gan.py; python train_dcgan_variant.py; python compare_losses.py
-    python docs/make/experiments.py tutorials gan
+    python docs/make/experiments.py tutorials tutorial_c gan lab_dcgan
     python docs/make/pictures.py
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from experiments import place
+from experiments import ROOT, place
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -75,16 +76,51 @@ def train_dcgan_variant():
     return side_by_side(frames, 8, "train_dcgan_variant.py: the same 64 latents as G learns")
 
 
+def lesson(runs, title):
+    """The last images of each run, and below them how sure D was after each epoch."""
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    for column, (label, run) in zip(figure.subplots(2, len(runs), squeeze=False).T, runs.items()):
+        show(column[0], run["frames"][-1], 8, 8, label, fontsize="medium")
+        for name, style in (("D(x)", "C0o-"), ("D(G(z))", "C1s--")):
+            values = [row[name] for row in run["history"]]
+            column[1].plot(range(1, len(values) + 1), values, style, ms=4, label=name)
+        column[1].set(ylim=(0, 1), xlabel="epoch")
+        column[1].xaxis.get_major_locator().set_params(integer=True)
+        column[1].legend(loc="center right")
+    figure.suptitle(title)
+    return figure
+
+
 def tutorials():
     """Tutorial A's settings beside the default after as many steps."""
-    frames = {"tutorial A's settings": load(experiment("tutorials", "A"))["frames"][-1],
-              "train_gan.py's default": load(GAN)["frames"][-1]}  # fmt: skip
-    return side_by_side(frames, 8, "The same networks after 13,132 steps")
+    runs = {"tutorial A's settings": load(experiment("tutorials", "A")),
+            "train_gan.py's default": load(GAN)}  # fmt: skip
+    return lesson(runs, "The same networks after 13,132 steps")
+
+
+def tutorial_c():
+    """The same for tutorial C, after 7,504 steps."""
+    runs = {"tutorial C's settings": load(experiment("tutorial_c", "C", 42)),
+            "train_dcgan_variant.py's default": load(DCGAN)}  # fmt: skip
+    return lesson(runs, "The same G after 7,504 steps")
+
+
+def report():
+    """The figure of two runs that docs/report.md draws, by the lines on that page."""
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    (lines,) = [block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+                if "RUNS = " in block]  # fmt: skip
+    runs = {"R1 = 0": str(experiment("lab_dcgan", "R1 = 0")),
+            "R1 = 0.3": str(experiment("lab_dcgan", "R1 = 0.3"))}  # fmt: skip
+    lines = re.sub(r"(?m)^RUNS = .*$", lambda old: f"RUNS = {runs}", lines)
+    names = {}
+    exec(re.sub(r"(?m)^figure\.savefig.*$", "", lines), names)
+    return names["figure"]
 
 
 def experiments():
     """Some of the experiments with train_gan.py, side by side."""
-    names = ("as it is", "LEARNING_RATE = 2e-4", "R1 = 0", "AVERAGE = 0", "images from 0 to 1")
+    names = ("as it is", "BETAS = (0.9, 0.999)", "AVERAGE = 0", "LATENT_DIM = 2", "ten steps of G")
     frames = {name: load(experiment("gan", name))["frames"][-1] for name in names}
     return side_by_side(frames, 4, "train_gan.py, one line changed, after 4 epochs")
 
@@ -98,7 +134,8 @@ def compare_losses():
 
 
 if __name__ == "__main__":
-    for make in (all_three, train_gan, train_dcgan_variant, tutorials, experiments, compare_losses):
+    for make in (all_three, train_gan, train_dcgan_variant, tutorials, tutorial_c, experiments, report,
+                 compare_losses):  # fmt: skip
         path = Path("docs", f"{make.__name__}.png")
         try:
             made = make()
