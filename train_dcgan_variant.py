@@ -34,12 +34,13 @@ It writes to outputs/train_dcgan_variant/:
     losses.png, history.csv    the table that it prints, as curves and as a file
     generated.npy              10,000 images from other latents, to measure how good they are
     generator.pt               the weights of the generator that made them
-    checkpoint.pt, run.txt     what RESUME = True needs to go on; the constants and versions
+    checkpoint.pt              what RESUME = True needs to go on after the latest epoch
+    run.txt                    the constants and the versions of this run
 A new run moves the files of an earlier one to outputs/train_dcgan_variant/earlier_1/ (2, 3, ...).
 
 How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
     loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D tells real from fake.
-    loss G    ln 2 = 0.69 if D, after its own step, guesses. It is higher if D knows the fakes.
+    loss G    ln 2 = 0.69 if D guesses. It is higher if D knows the fakes. (Taken after D's step.)
     D(x)      how likely D finds the real images to be real. 0.5 if D only guesses.
     D(G(z))   the same for the images of G, before D's step. 0.5 if D only guesses.
 None of the four says how good the images are, so look at the pictures. The script warns you if D
@@ -83,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook's "!" passes on MPLBACKEND, the name of a drawing package that may be missing here.
+# In a notebook, "!python" inherits MPLBACKEND, which names a package that may be missing here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -115,7 +116,7 @@ BETAS = (0.0, 0.99)  # Adam's memory of gradients (0: none, as in [LAZY]), and o
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Pictures come from a G with averaged weights (section 7). 0: G itself. Try 4 to 16.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
-SEED = 0  # The same seed gives the same run on the same machine. Another gives other digits.
+SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_dcgan_variant"  # Relative to the folder that you start in.
@@ -181,7 +182,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation: in two, it might round to log(0).
+    losses compute log(sigmoid(logit)) in one operation: in two operations, it might be log(0).
     """
 
     def __init__(self):
@@ -301,19 +302,19 @@ def generator_loss(fake_logits):
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
     G would minimise log(1 - D(G(z))). But where D is sure that an image is fake, this hardly
     changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
-    G. That of -log D(G(z)) is -0.993 there, and its aim is the same, a high D(G(z)). (If D is D*,
-    it has the gradient of KL(p_G || p_data) - 2 JSD, and not of JSD. [Arjovsky, thm. 2.5])
+    G. The derivative of -log D(G(z)) is -0.993 there. Its aim is the same: a high D(G(z)). (If D is
+    D*, this loss has the gradient of KL(p_G || p_data) - 2 JSD. [Arjovsky, thm. 2.5])
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
 def r1_penalty(discriminator, real_images):
-    """R1 / 2 times the mean squared length of the gradient of D's logit at real images. [R1, eq. 9]
+    """R1 / 2 times the mean squared slope of D at real images [B, 1, 28, 28]. [R1, eq. 9]
 
-    This gradient, D's slope, says in which direction G should change an image. But equation 1
-    contains only D's values. So D may have a slope at real images [B, 1, 28, 28] when the images of
-    G are as good. Then G follows it away from the real ones, D changes, G comes back, and so on.
-    The penalty makes this slope costly: D keeps it only as long as it tells real from fake.
+    The slope is the logit's gradient with respect to the pixels: it tells G how to change an image.
+    Equation 1 contains only D's values. So D may have a slope at real images even if G's images are
+    just like them. Then G follows it away from these, D changes, G comes back, and so on. The
+    penalty makes the slope costly: D keeps it only while the slope helps to tell real from fake.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
@@ -411,7 +412,7 @@ def update_average(average, generator, step):
 
     G never stands still, because each batch differs and D changes as well. The mean of its weights
     over many steps often draws better than its latest weights. [Yazici] After n steps, about two
-    thirds of the mean come from the last n / AVERAGE: a larger AVERAGE has a shorter memory.
+    thirds of the mean come from the last n / AVERAGE steps: the larger AVERAGE, the fewer steps.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -423,7 +424,7 @@ def train_step(gan, real_images):
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
     # The penalty costs more passes through D. To save time, only every 8th step has it, multiplied
-    # by 8. On average its gradient is the same, though Adam's steps are not quite. [LAZY, sec. 3.1]
+    # by 8. On average its gradient is the same, but Adam's steps differ a little. [LAZY, sec. 3.1]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight, gan.past_d
@@ -445,7 +446,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would be made of the same ones. So each use in the three scripts has its own seed.
+    latents, both would get the same numbers. So each use in the three scripts has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
