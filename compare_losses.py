@@ -85,7 +85,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# In a notebook, "!python" inherits MPLBACKEND, which names a package that may be missing here.
+# If "!python" in a notebook starts this script, MPLBACKEND may name a package that is missing.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -173,7 +173,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # Below 0, LeakyReLU has the slope 0.2 [DCGAN, sec. 4], so no unit blocks G's gradient.
+            # LeakyReLU has the slope 0.2 below 0 [DCGAN, sec. 4]: it never blocks the way to G.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -339,8 +339,8 @@ def update_average(average, generator, step):
     """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
     G never stands still, because each batch differs and D changes as well. The mean of its weights
-    over many steps often draws better than its latest weights. [Yazici] After n steps, about two
-    thirds of the mean come from the last n / AVERAGE steps: the larger AVERAGE, the fewer steps.
+    over many steps often draws better than its latest weights. [Yazici] After n steps, the last
+    n / AVERAGE steps make up about two thirds of it: a larger AVERAGE forgets old weights sooner.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -381,7 +381,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would get the same numbers. So each use in the three scripts has its own seed.
+    latents, both would get the same numbers. So each use, in any of the scripts, has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]

@@ -19,13 +19,13 @@ It writes to outputs/train_gan/:
     losses.png, history.csv    the table that it prints, as curves and as a file
     generated.npy              10,000 images from other latents, to measure how good they are
     generator.pt               the weights of the generator that made them
-    checkpoint.pt              what RESUME = True needs to go on after the latest epoch
+    checkpoint.pt              the state from which RESUME = True continues the training
     run.txt                    the constants and the versions of this run
 A new run moves the files of an earlier one to outputs/train_gan/earlier_1/ (then 2, 3, ...).
 
 How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
-    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D tells real from fake.
-    loss G    ln 2 = 0.69 if D guesses. It is higher if D knows the fakes. (Taken after D's step.)
+    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D can tell real from fake.
+    loss G    ln 2 = 0.69 if D guesses, higher if D recognises the fakes. (Taken after D's step.)
     D(x)      how likely D finds the real images to be real. 0.5 if D only guesses.
     D(G(z))   the same for the images of G, before D's step. 0.5 if D only guesses.
 None of the four says how good the images are, so look at the pictures. The script warns you if D
@@ -34,7 +34,7 @@ collapse). It stops if a loss is not a finite number.
 
 docs/tutorials.md describes tutorials A to D. The networks here are A's. Settings of A and B:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = AVERAGE = 0
-    B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), both ..._HIDDEN = (128,)
+    B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), one hidden layer each: (128,)
 In [GAN, alg. 1] and in tutorial A, G draws new images for its own step. Here it learns from those
 that D has just seen, which saves a pass through G.
 
@@ -62,7 +62,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# In a notebook, "!python" inherits MPLBACKEND, which names a package that may be missing here.
+# If "!python" in a notebook starts this script, MPLBACKEND may name a package that is missing.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -84,7 +84,7 @@ LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 
 GENERATOR_HIDDEN = (256, 512)  # Widths of G's hidden layers, one to four of them.
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger, G learns badly.
 # Training
-EPOCHS = 14  # Passes over the data, up to 999. Digits can be read after 3; they go on improving.
+EPOCHS = 14  # Passes over the data, up to 999. Digits are readable after epoch 3, and better later.
 BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, which are noisier.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # Adam's memory of gradients (0: none, as in [LAZY]), and of their squares.
@@ -147,7 +147,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # Below 0, LeakyReLU has the slope 0.2 [DCGAN, sec. 4], so no unit blocks G's gradient.
+            # LeakyReLU has the slope 0.2 below 0 [DCGAN, sec. 4]: it never blocks the way to G.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -184,8 +184,8 @@ def generator_loss(fake_logits):
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
     G would minimise log(1 - D(G(z))). But where D is sure that an image is fake, this hardly
     changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
-    G. The derivative of -log D(G(z)) is -0.993 there. Its aim is the same: a high D(G(z)). (If D is
-    D*, this loss has the gradient of KL(p_G || p_data) - 2 JSD. [Arjovsky, thm. 2.5])
+    G. The derivative of -log D(G(z)) is -0.993 there. Its aim is the same: a high D(G(z)). At D*,
+    it has the gradient of KL - 2 JSD. KL(p_G || p_data) is a difference, too. [Arjovsky, thm. 2.5]
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -195,7 +195,7 @@ def r1_penalty(discriminator, real_images):
 
     The slope is the logit's gradient with respect to the pixels: it tells G how to change an image.
     Equation 1 contains only D's values. So D may have a slope at real images even if G's images are
-    just like them. Then G follows it away from these, D changes, G comes back, and so on. The
+    just like them. Then G follows it away from real images, D changes, G comes back, and so on. The
     penalty makes the slope costly: D keeps it only while the slope helps to tell real from fake.
     """
     real_images = real_images.clone().requires_grad_()
@@ -253,8 +253,8 @@ def update_average(average, generator, step):
     """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
 
     G never stands still, because each batch differs and D changes as well. The mean of its weights
-    over many steps often draws better than its latest weights. [Yazici] After n steps, about two
-    thirds of the mean come from the last n / AVERAGE steps: the larger AVERAGE, the fewer steps.
+    over many steps often draws better than its latest weights. [Yazici] After n steps, the last
+    n / AVERAGE steps make up about two thirds of it: a larger AVERAGE forgets old weights sooner.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -283,7 +283,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would get the same numbers. So each use in the three scripts has its own seed.
+    latents, both would get the same numbers. So each use, in any of the scripts, has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -292,7 +292,7 @@ def random_stream(use, seed):
 
 
 def build_gan(device):
-    """Make all that a run consists of. A checkpoint keeps each entry of this namespace."""
+    """Make all that a run consists of, in one namespace. A checkpoint keeps each of its entries."""
     torch.manual_seed(random_stream("weights", SEED).initial_seed())  # For the first weights.
     gan = SimpleNamespace(step=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
