@@ -86,7 +86,7 @@ def lesson(runs, title):
             column[1].plot(range(1, len(values) + 1), values, style, ms=4, label=name)
         column[1].set(ylim=(0, 1), xlabel="epoch")
         column[1].xaxis.get_major_locator().set_params(integer=True)
-        column[1].legend(loc="center right")
+        column[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     figure.suptitle(title)
     return figure
 
