@@ -121,7 +121,7 @@ def test_the_experiments_fit_the_scripts(monkeypatch):
             text = experiments.copy_of(plan, name, 0)
             if not all(map(str.isupper, changes)):  # Lines of code, not only constants.
                 compile(text, name, "exec")
-    (block,) = blocks(page=PAGES["docs/experiments.md"])  # Ten steps of G for each of D.
+    block = blocks(page=PAGES["docs/experiments.md"])[0]  # Ten steps of G for each of D.
     line = block.splitlines()[-1].strip()
     assert SOURCES["train_gan"].count(f"    {line}\n") == 1
 
