@@ -56,6 +56,15 @@ def rates(rate_d, rate_g=None, **others):
     return {"critic_lr": rate_d, "generator_lr": rate_g or rate_d, **others}
 
 
+def extension(number):
+    """The changes of a diff in docs/extensions.md: what each piece of it replaces, and by what."""
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    diff = re.findall(r"^```diff\n(.*?)^```$", page, re.M | re.S)[number]
+    pieces = [piece.splitlines()[1:] for piece in re.split(r"^@@", diff, flags=re.M)[1:]]
+    return {"\n".join(line[1:] for line in piece if line[:1] != "+"):
+            "\n".join(line[1:] for line in piece if line[:1] != "-") for piece in pieces}  # fmt: skip
+
+
 A = {"BATCH_SIZE": 128, "LEARNING_RATE": 2e-4, "BETAS": (0.5, 0.999), "R1": 0, "AVERAGE": 0}
 B = {**A, "BATCH_SIZE": 64, "BETAS": (0.9, 0.999), "GENERATOR_HIDDEN": (128,),
      "DISCRIMINATOR_HIDDEN": (128,)}  # fmt: skip
@@ -111,6 +120,7 @@ GROUPS = {
         loss_g = generator_step(gan.gen"""},
         "images from 0 to 1": {".div_(127.5).sub_(1)  # [N": ".div_(255)  # [N"},
     }},
+    "extensions": {**GAN, "epochs": None, "each": {"conditional": extension(0)}},
     "lab": {**GAN, "seeds": (0, 1, 2, 3, 4), "each": {"R1 = 0.3": {}, "R1 = 0": {"R1": 0}}},
     "lab_dcgan": {**DCGAN, "each": {"R1 = 0.3": {}, "R1 = 0": {"R1": 0}}},
     "cures_a": {**GAN, "epochs": 10, "all": A, "each": {

@@ -1,7 +1,7 @@
 """Draw the pictures in docs/ from finished runs. A picture whose runs are missing is left out.
 
     python train_gan.py; python train_dcgan_variant.py; python compare_losses.py
-    python docs/make/experiments.py tutorials tutorial_c gan lab_dcgan
+    python docs/make/experiments.py tutorials tutorial_c gan lab_dcgan extensions
     python docs/make/pictures.py
 """
 
@@ -125,6 +125,15 @@ def experiments():
     return side_by_side(frames, 4, "train_gan.py, one line changed, after 4 epochs")
 
 
+def extensions():
+    """The conditional GAN of docs/extensions.md: a column for each digit."""
+    images = load(experiment("extensions", "conditional"))["frames"][-1]  # [80, 28, 28]
+    figure = Figure(figsize=(6, 5.2), layout="constrained")
+    images = images.view(10, 8, 28, 28).transpose(0, 1).flatten(0, 1)
+    show(figure.subplots(), images, 8, 10, "Asked for 0, 1, 2, 3, 4, 5, 6, 7, 8 and 9")
+    return figure
+
+
 def compare_losses():
     """The script's own figure, in fewer pixels and colours."""
     with Image.open(LOSSES / "comparison.png") as picture:
@@ -135,7 +144,7 @@ def compare_losses():
 
 if __name__ == "__main__":
     for make in (all_three, train_gan, train_dcgan_variant, tutorials, tutorial_c, experiments, report,
-                 compare_losses):  # fmt: skip
+                 extensions, compare_losses):  # fmt: skip
         path = Path("docs", f"{make.__name__}.png")
         try:
             made = make()
