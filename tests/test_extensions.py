@@ -199,6 +199,7 @@ def test_g_learns_to_put_the_square_where_it_is_asked_for(extended, images, monk
     assert (nearest == asked).double().mean() > 0.9, f"\n{nearest.view(10, 4)}"
 
 
+@pytest.mark.slow
 def test_a_conditional_run_can_be_stopped_and_its_grid_has_a_row_for_each_digit(
     extended, images, monkeypatch, tmp_path
 ):
@@ -219,6 +220,7 @@ def test_a_conditional_run_can_be_stopped_and_its_grid_has_a_row_for_each_digit(
     assert same(*made)
 
 
+@pytest.mark.slow
 def test_a_conditional_run_does_not_go_on_from_one_without_labels(
     extended, images, monkeypatch, tmp_path
 ):
@@ -230,6 +232,7 @@ def test_a_conditional_run_does_not_go_on_from_one_without_labels(
         script.main()
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_runs_after_a_conditional_run(
     extended, images, monkeypatch, tmp_path, capsys
 ):
@@ -301,6 +304,7 @@ def test_dark_pictures_on_white_paper_are_inverted_as_the_page_says(extended, fo
     assert wide.unique().tolist() == [-1.0]
 
 
+@pytest.mark.slow
 def test_a_run_with_pictures_of_ones_own(extended, folder, images, monkeypatch, tmp_path, capsys):
     script = make_dots(extended("own pictures"), monkeypatch)
     load_images = script.load_images
@@ -386,6 +390,7 @@ def test_only_the_new_script_knows_the_name_of_the_trick(extended, monkeypatch):
     assert "instance_noise" in script.__doc__ and "[Sonderby]" in script.__doc__
 
 
+@pytest.mark.slow
 def test_a_noisy_run_can_be_stopped_and_goes_on_with_the_same_noise(
     extended, images, monkeypatch, tmp_path
 ):
@@ -430,6 +435,7 @@ def test_with_the_best_critic_the_new_loss_is_pearsons_divergence(extended):
     torch.testing.assert_close(2 * both, pearson)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_new_loss(extended, monkeypatch, tmp_path):
     script = extended("Pearson")
     drawn = {seed: script.draw_digits(170, seed) for seed in (0, 1)}

@@ -446,7 +446,8 @@ def test_frequency_separation_shows_d_the_image_and_its_detail(digits, constants
 # Tricks: together, and resuming
 @pytest.mark.parametrize(
     "tricks, networks",
-    [*(((), n) for n in NETWORKS[:2]), *(((t,), NETWORKS[0]) for t in TRICKS),
+    [*(((), n) for n in NETWORKS[:2]),
+     *(pytest.param((t,), NETWORKS[0], marks=pytest.mark.slow) for t in TRICKS),
      *((TRICKS, n) for n in NETWORKS[1:])],
     ids=lambda value: "+".join(value) if len(value) < 7 else "all",
 )  # fmt: skip
