@@ -134,13 +134,12 @@ GROUPS = {
         "rate, R1, average": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8},
         "all, Adam": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8, "BETAS": (0.0, 0.99)},
     }},
-    "cures_c": {**DCGAN, "epochs": 4, "all": C, "each": {
+    "cures_c": {**DCGAN, "all": C, "each": {
         "tutorial C": {},
         "rate": {"LEARNING_RATE": 1e-3},
         "R1": {"R1": 0.3},
         "average": {"AVERAGE": 8},
         "hidden layer": {"DISCRIMINATOR": "hidden"},
-        "rate, R1": {"LEARNING_RATE": 1e-3, "R1": 0.3},
         "rate, R1, average": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8},
         "all, hidden layer": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8,
                               "DISCRIMINATOR": "hidden"},
