@@ -578,9 +578,10 @@ def measure_digits(source, search=False):
     """Print the figures of anybody's images beside those of real ones, as a Markdown table.
 
     source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], black
-    being the least; only the first 10,000 count. The real images are test images. search=True, for
-    choosing settings: they are training images that the judge has not learnt from, so that the test
-    images stay unseen until the end. Returns the figures of both rows.
+    being the least; only the first 10,000 count, and they must not be sorted by digit. The real
+    images are test images. search=True, for choosing settings: they are training images that the
+    judge has not learnt from, so that the test images stay unseen until the end. Returns the
+    figures of both rows.
     """
     images = read_digits(source)  # [N, 1, 28, 28]
     output().mkdir(parents=True, exist_ok=True)
