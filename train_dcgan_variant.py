@@ -47,9 +47,9 @@ None of the four says how good the images are, so look at the pictures. The scri
 has won (D(x) stays near 1 and D(G(z)) near 0), or if the pictures are nearly all alike (total mode
 collapse). It stops if a loss is not a finite number.
 
-The tutorials' own settings. C: DISCRIMINATOR = "flatten", EPOCHS = 50, BATCH_SIZE = 128,
-LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0, SEED = 42. D's convolutional D: the
-same with DISCRIMINATOR = "pool". With these, D stays far ahead and G draws few kinds of digit.
+docs/tutorials.md describes tutorials A to D. Settings of C: DISCRIMINATOR = "flatten", EPOCHS = 50,
+BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0, SEED = 42. Of D's
+convolutional D: the same with DISCRIMINATOR = "pool". With C's, D stays ahead and digits are alike.
 
 In [GAN, alg. 1], G draws new images for its own step. Here, as in tutorial C, it learns from those
 that D has just seen, which saves a pass through G.
