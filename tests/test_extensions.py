@@ -104,6 +104,7 @@ def test_a_diff_fits_its_script(name):
     compile(text, name, "exec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "commands",

@@ -596,6 +596,7 @@ def test_without_a_checkpoint_no_studies_are_drawn(constants, digits, tmp_path):
     assert "run.txt" in written and not written & late
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_all_tricks_writes_what_the_docstring_names(digits, constants, tmp_path):
     constants(load_images=lambda: (digits, None, "digits"), TRICKS=TRICKS, EPOCHS=1, BATCH_SIZE=8)
     script.main()
