@@ -448,7 +448,7 @@ def train(gans, images, judge):
 
 # %% 9. The judge and its metrics
 # Figures of two runs may be compared, for the judge is always the same. With other threads it came
-# out a little otherwise, by rounding: distances moved by 1 to 3 %, once by 6 %. So take distances
+# out a little otherwise, by rounding: distances mostly moved by up to 3 %, at most by 8 %. Take distances
 # that differ by less than a tenth for equal. A paper has its own judge, and so another scale.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
@@ -500,7 +500,7 @@ def train_judge(images, labels):
     """A judge that has learnt the labels, int64 [N], of the first five sixths of the images.
 
     These are MNIST's first 50,000. It is the same judge every time, except for rounding: with
-    another number of threads, distances differed by up to 6 %. So compare distances of different
+    another number of threads, distances differed by up to 8 %. So compare distances of different
     runs only if they differ by more than a tenth. A judge of another seed has another scale.
     """
     recipe, rng, known = judge_recipe(), random_stream("judge data", 0), len(images) * 5 // 6
