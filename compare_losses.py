@@ -448,8 +448,8 @@ def train(gans, images, judge):
 
 # %% 9. The judge and its metrics
 # Figures of two runs may be compared, for the judge is always the same. With other threads it came
-# out a little otherwise, by rounding: distances moved by up to 8 %. So take distances that differ by
-# less than a tenth for equal. A paper has its own judge, and so another scale.
+# out a little otherwise, by rounding: distances moved by up to 8 %. So take distances for equal if
+# they differ by less than a tenth. A paper has its own judge, and so another scale.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
 
