@@ -61,8 +61,7 @@ that tuned each loss with care found none that was always better. [EQUAL]
 [R1]      Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
 [R3GAN]   Huang et al. 2024, The GAN is dead; long live the GAN!, arxiv.org/abs/2501.05441
 [LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
-[AVERAGE] Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
-[Yazici]  Yazici et al. 2018, Averaging in GAN Training, arxiv.org/abs/1806.04498
+[AVERAGE] Shamir, Zhang 2013, arxiv.org/abs/1212.1824; Yazici et al. 2018, arxiv.org/abs/1806.04498
 [EQUAL]   Lucic et al. 2018, Are GANs Created Equal?, arxiv.org/abs/1711.10337
 [FID]     Heusel et al. 2017, Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
 [PR]      Kynkaanniemi et al. 2019, Improved Precision and Recall, arxiv.org/abs/1904.06991
@@ -85,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# If "!python" in a notebook starts this script, MPLBACKEND may name a package that is missing.
+# In a notebook, "!python" inherits MPLBACKEND, a plot setting that only the notebook can use.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -118,7 +117,7 @@ DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda"
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
 SAMPLES = 10_000  # Images of each G that are judged. With fewer, distances come out larger.
-OUTPUT_DIR = "outputs/compare_losses"  # Relative to the folder that you start in, as DATA_DIR is.
+OUTPUT_DIR = "outputs/compare_losses"  # Relative to the current folder, like DATA_DIR.
 
 
 # %% 4. Data
@@ -128,7 +127,7 @@ def load_images(train=True):
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    dataset = fetch_dataset(train) if DATASET != "drawn" else None
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # Also None if that fails.
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
@@ -173,7 +172,7 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # LeakyReLU has the slope 0.2 below 0 [DCGAN, sec. 4]: it never blocks the way to G.
+            # Below 0, LeakyReLU has the slope 0.2 [DCGAN, sec. 4], so it passes some gradient on.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -336,11 +335,11 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
 
 @torch.no_grad()
 def update_average(average, generator, step):
-    """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
+    """Move the average of G's weights towards G, less and less with each step.
 
     G never stands still, because each batch differs and D changes as well. The mean of its weights
-    over many steps often draws better than its latest weights. [Yazici] After n steps, the last
-    n / AVERAGE steps make up about two thirds of it: a larger AVERAGE forgets old weights sooner.
+    over many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
+    thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -381,7 +380,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would get the same numbers. So each use, in any of the scripts, has its own seed.
+    latents, both would be made of the same numbers. So each use in the scripts has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -394,7 +393,7 @@ def build_gan(device, loss, seed):
 
     For one seed, each loss gets the same first weights, latents and order of the images.
     """
-    torch.manual_seed(random_stream("weights", seed).initial_seed())  # For the first weights.
+    torch.manual_seed(random_stream("weights", seed).initial_seed())  # Seeds the first weights.
     gan = SimpleNamespace(loss=loss, seed=seed, step=0, critic_steps=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
     gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For figures, files.
@@ -420,7 +419,7 @@ def train_epoch(gan, images):
     for number in range(1, steps + 1):
         totals += train_step(gan, images)
         show_progress(number, steps)
-    return (totals / steps).tolist()  # The sums stay on the device until here.
+    return (totals / steps).tolist()  # The sums go to the CPU only here.
 
 
 def renew_statistics(gan):
@@ -504,7 +503,7 @@ def train_judge(images, labels):
     runs only if they differ by more than a tenth. A judge of another seed has another scale.
     """
     recipe, rng, known = judge_recipe(), random_stream("judge data", 0), len(images) * 5 // 6
-    torch.manual_seed(recipe["seed"])  # For the first weights.
+    torch.manual_seed(recipe["seed"])  # Seeds the first weights.
     judge = Judge().to(images.device)
     orders = [torch.randperm(known, generator=rng) for _ in range(recipe["rounds"])]
     batches = [b for b in torch.cat(orders).split(recipe["batch"]) if len(b) > 1]  # For BatchNorm.

@@ -40,12 +40,12 @@ A new run moves the files of an earlier one to outputs/train_dcgan_variant/earli
 
 How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
     loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D can tell real from fake.
-    loss G    ln 2 = 0.69 if D guesses, higher if D recognises the fakes. (Taken after D's step.)
-    D(x)      how likely D finds the real images to be real. 0.5 if D only guesses.
-    D(G(z))   the same for the images of G, before D's step. 0.5 if D only guesses.
-None of the four says how good the images are, so look at the pictures. The script warns you if D
-has won (D(x) stays near 1 and D(G(z)) near 0), or if the pictures are nearly all alike (total mode
-collapse). It stops if a loss is not a finite number.
+    loss G    ln 2 = 0.69 if D guesses, higher if D recognises the fakes.
+    D(x)      D's probability that real images are real. 0.5 if D only guesses.
+    D(G(z))   the same for the images of G. 0.5 if D only guesses.
+Loss G is computed after D's step, the other three before it. None of the four says how good the
+images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
+D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
 docs/tutorials.md describes tutorials A to D. Settings of C: DISCRIMINATOR = "flatten", EPOCHS = 50,
 BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0, SEED = 42. Of D's
@@ -65,7 +65,7 @@ that D has just seen, which saves a pass through G.
 [Fritsche]  Fritsche et al. 2019, Frequency Separation, arxiv.org/abs/1911.07850
 [LAZY]      Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
 [AVERAGE]   Shamir and Zhang 2013, polynomial-decay averaging, arxiv.org/abs/1212.1824
-[Yazici]    Yazici et al. 2018, Averaging in GAN Training, arxiv.org/abs/1806.04498
+            Yazici et al. 2018, Averaging in GAN Training, arxiv.org/abs/1806.04498
 [White]     White 2016, Sampling Generative Networks, arxiv.org/abs/1609.04468
 """
 
@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# If "!python" in a notebook starts this script, MPLBACKEND may name a package that is missing.
+# In a notebook, "!python" inherits MPLBACKEND, a plot setting that only the notebook can use.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,15 +112,15 @@ TRICKS = ()  # Names from the docstring's list, such as ("label_smoothing", "ttu
 EPOCHS = 8  # Passes over the data, up to 999. Digits are readable after epoch 2, and better later.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
-BETAS = (0.0, 0.99)  # Adam's memory of gradients (0: none, as in [LAZY]), and of their squares.
+BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures come from a G with averaged weights (section 7). 0: G itself. Try 4 to 16.
+AVERAGE = 8  # Pictures use the mean of G's weights in about the last 1/8 of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_dcgan_variant"  # Relative to the folder that you start in.
-SAMPLE_EVERY = 1  # Epochs from one sample picture to the next. Epoch 1 and the last have one, too.
+SAMPLE_EVERY = 1  # Epochs from one sample picture to the next. Epoch 1 and the last epoch have one.
 
 
 # %% 4. Data
@@ -130,7 +130,7 @@ def load_images(train=True):
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    dataset = fetch_dataset(train) if DATASET != "drawn" else None
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # Also None if that fails.
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
@@ -182,7 +182,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation: in two operations, it might be log(0).
+    losses compute log(sigmoid(logit)) in one operation: with two, rounding may give log(0).
     """
 
     def __init__(self):
@@ -279,11 +279,11 @@ def discriminator_loss(real_logits, fake_logits):
     Takes logits [B, 1] of real and of fake images. If all are 0, D only guesses: 2 ln 2 = 1.386.
     In equation 1, D maximises. Optimizers minimise, so here there is a minus.
 
-    In theory, the best D for a given G is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data
-    and p_G say how common x is among real and among generated images. With this D, equation 1 has
-    the value 2 JSD - log 4. JSD, the Jensen-Shannon divergence, says how different the two are. It
-    is 0 if they are the same: then D* is 0.5. [GAN, prop. 1, thm. 1] A D in training is never D*,
-    so its loss does not tell how good the images are.
+    For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
+    how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
+    JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
+    [GAN, prop. 1, thm. 1] But this loss does not say how good images are: a D in training is not
+    D*, and if D* finds all fakes, its loss is 0, for bad and good fakes alike. [Arjovsky, thm. 2.3]
     """
     # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
     # at D(x) = 0.9, so D need not be certain. Only real images: with a target above 0 for fakes, D
@@ -299,29 +299,30 @@ def discriminator_loss(real_logits, fake_logits):
 def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
-    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1,
-    G would minimise log(1 - D(G(z))). But where D is sure that an image is fake, this hardly
+    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1, G
+    would minimise log(1 - D(G(z))). But where D is sure that an image is fake, that loss hardly
     changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
-    G. The derivative of -log D(G(z)) is -0.993 there. Its aim is the same: a high D(G(z)). At D*,
-    it has the gradient of KL - 2 JSD. KL(p_G || p_data) is a difference, too. [Arjovsky, thm. 2.5]
+    G. The derivative of -log D(G(z)) is -0.993 there. Both losses aim at a high D(G(z)). With D
+    fixed at D*, -log D(G(z)) has the gradient of KL(p_G || p_data) - 2 JSD, if KL is finite. This
+    difference is least, 0, if p_G = p_data. (KL: Kullback-Leibler.) [Arjovsky, thm. 2.5]
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
 def r1_penalty(discriminator, real_images):
-    """R1 / 2 times the mean squared slope of D at real images [B, 1, 28, 28]. [R1, eq. 9]
+    """R1 / 2 times the mean squared gradient length of D at real images [B, 1, 28, 28]. [R1, eq. 9]
 
-    The slope is the logit's gradient with respect to the pixels: it tells G how to change an image.
-    Equation 1 contains only D's values. So D may have a slope at real images even if G's images are
-    just like them. Then G follows it away from real images, D changes, G comes back, and so on. The
-    penalty makes the slope costly: D keeps it only while the slope helps to tell real from fake.
+    This gradient of the logit with respect to the pixels is D's slope. It tells G how to change an
+    image. Equation 1 tests D only on real and generated images. Next to them, D may rise or fall
+    even if G is perfect. Then G follows this slope away from real images, D changes, G comes back,
+    and so on. The penalty makes slopes costly: D keeps only those that help it to find fakes.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
     # Each logit depends on its own image only, so the gradient of the sum of all logits contains
-    # the slope for each image. create_graph=True lets D's weights learn from the penalty.
+    # the slope for each image. create_graph=True lets backward() differentiate the slopes, too.
     (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
     return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
 
@@ -349,7 +350,7 @@ def historical_averaging(network, past):
 
 # %% 7. One training step
 #   1. G draws fake images from new latents.
-#   2. D judges real images and the fake ones: D's loss. In every 8th step, R1 is added to it.
+#   2. D judges real images and the fake ones: D's loss. Every 8th step adds the R1 penalty to it.
 #   3. D's weights move, so that D tells real from fake better. G's weights do not.
 #   4. The new D judges the same fake images again: G's loss.
 #   5. G's weights move, so that D more often judges G's images as real. D's weights do not.
@@ -408,11 +409,11 @@ def generator_step(generator, discriminator, optimizer, fake_images, real_images
 
 @torch.no_grad()
 def update_average(average, generator, step):
-    """Move the average of G's weights towards G, by a share that shrinks with the steps. [AVERAGE]
+    """Move the average of G's weights towards G, less and less with each step.
 
     G never stands still, because each batch differs and D changes as well. The mean of its weights
-    over many steps often draws better than its latest weights. [Yazici] After n steps, the last
-    n / AVERAGE steps make up about two thirds of it: a larger AVERAGE forgets old weights sooner.
+    over many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
+    thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -424,7 +425,7 @@ def train_step(gan, real_images):
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
     # The penalty costs more passes through D. To save time, only every 8th step has it, multiplied
-    # by 8. On average its gradient is the same, but Adam's steps differ a little. [LAZY, sec. 3.1]
+    # by 8. Its mean gradient is the same. (Adam's steps differ a bit.) [LAZY, sec. 3.1, app. B]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight, gan.past_d
@@ -446,7 +447,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would get the same numbers. So each use, in any of the scripts, has its own seed.
+    latents, both would be made of the same numbers. So each use in the scripts has its own seed.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -455,11 +456,11 @@ def random_stream(use, seed):
 
 
 def build_gan(device):
-    """Make all that a run consists of, in one namespace. A checkpoint keeps each of its entries."""
-    torch.manual_seed(random_stream("weights", SEED).initial_seed())  # For the first weights.
+    """Make all parts of a run, in one namespace. A checkpoint keeps every entry of it."""
+    torch.manual_seed(random_stream("weights", SEED).initial_seed())  # Seeds the first weights.
     gan = SimpleNamespace(step=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
-    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For pictures, files.
+    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For outputs.
     # ttur [TTUR]: a D that learns faster knows G's latest images and guides G better. Here G's rate
     # is halved and D's is doubled, so D learns 4 times as fast, as in arxiv.org/abs/1805.08318.
     rate_g, rate_d = (0.5, 2) if "ttur" in TRICKS else (1, 1)
@@ -489,7 +490,7 @@ def train_epoch(gan, images):
     for number, batch in enumerate(batches, start=1):
         totals += train_step(gan, images[batch])
         show_progress(number, len(batches))
-    return (totals / len(batches)).tolist()  # The sums stay on the device until here.
+    return (totals / len(batches)).tolist()  # The sums go to the CPU only here.
 
 
 def renew_statistics(gan):

@@ -1,20 +1,25 @@
 """Time the scripts: how long a step takes, and how long it takes until there are digits.
 
-Run it:  python docs/make/benchmark.py speed     (A few minutes on two idle processor cores.)
-         python docs/make/benchmark.py digits    (About two hours. Both need MNIST in data/, and
-                                                  both use the CPU.)
+Run it:  python docs/make/benchmark.py speed     (About ten minutes on two idle processor cores.)
+         python docs/make/benchmark.py digits    (Two hours, the first five minutes on idle cores.
+                                                  Both need MNIST in data/, and use the CPU.)
 
 speed   Each script beside its tutorial's own loop, which is written anew here from its text: a
         DataLoader whose transforms convert image by image, Sigmoid and BCELoss, the step as
         printed. All have the tutorial's settings. Then what R1 and the average add. The loops take
         turns of STEPS steps, so that whatever slows the machine down slows all of them. Each has a
         process of its own.
-digits  The settings below, with each of SEEDS. Every LOOK steps the clock stands still while the
-        judge of compare_losses.py looks at 10,000 images. It notes the seconds of training until
-        all ten digits are drawn, and until the distance is below each of MARKS. What has not
-        happened after LIMIT seconds is given as more than these.
+digits  How long the settings below train until there are digits. First it times a step of each on
+        the idle cores. Then it counts the steps, with each of SEEDS: the judge of compare_losses.py
+        looks at 10,000 images every LOOK steps, later every thirtieth part of the steps so far. It
+        notes when all ten digits are drawn, and when the distance is below each of MARKS. Steps
+        times the time of a step are the seconds. What has not happened after LIMIT seconds is
+        given as more than these. The counting does not need idle cores: WORKERS runs go on at the
+        same time, with one thread each. Each of them adds a row to outputs/experiments/digits.csv,
+        and one that has a row there is not run again, unless the script's code has changed.
 """
 
+import csv
 import importlib
 import itertools
 import multiprocessing
@@ -23,25 +28,30 @@ import platform
 import re
 import statistics
 import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import experiments
 import torch
 import torchvision
 from torch import nn
 from torchvision import transforms
 
-ROOT = Path(__file__).resolve().parents[2]  # The folder of the scripts.
-sys.path.insert(0, str(ROOT))
-
+ROOT = experiments.ROOT  # The folder of the scripts, where they can be imported from by now.
 STEPS = 100  # Steps of a loop in each of its turns. With few, a turn's cold start weighs more.
 ROUNDS = 4  # Turns of each loop, after one to warm up. More make the median surer.
 SEEDS = (0, 1, 2)
-LOOK = 100  # Steps from one look of the judge to the next.
+LOOK = 100  # Steps from one look of the judge to the next, at first.
 MARKS = (4.0, 2.0, 1.0)  # Distances: strokes, rough digits, digits.
-LIMIT = 600  # Seconds of training.
+LIMIT = 400  # Seconds of training.
+WORKERS = os.cpu_count()
+
+GOALS = ("ten digits", *(f"distance {mark}" for mark in MARKS))
+JUDGE_DIR = "outputs/experiments"  # Where the judge is kept, and the rows.
+LOCK = threading.Lock()
 
 PLAIN = {"BATCH_SIZE": 128, "LEARNING_RATE": 2e-4, "BETAS": (0.5, 0.999), "R1": 0, "AVERAGE": 0}
 C = {**PLAIN, "DISCRIMINATOR": "flatten"}
@@ -105,22 +115,23 @@ def tutorial_loop(tutorial):
     return take_steps
 
 
-def adjust(name, settings):
-    """Import a script, and give it these constants, no progress line, and memory as in main()."""
+def build(name, settings):
+    """Import a script, set constants, and take its progress line away. Returns it and its GAN."""
     script = importlib.import_module(name)
     for constant, value in settings.items():
         setattr(script, constant, value)
     script.show_progress = lambda number, count: None
-    return script
+    which = (script.LOSSES[0], script.SEEDS[0]) if name == "compare_losses" else ()
+    return script, script.build_gan(torch.device("cpu"), *which)
 
 
 def prepare(tutorial, name, settings):
     """In the process of a loop: build all that its turns need. Without a name: the tutorial's."""
     global take_steps
     if name:
-        script = adjust(name, settings)
+        script, gan = build(name, settings)
         images = script.load_images()[0][: STEPS * script.BATCH_SIZE]
-        take_steps = partial(script.train_epoch, script.build_gan(torch.device("cpu")), images)
+        take_steps = partial(script.train_epoch, gan, images)
     else:
         take_steps = tutorial_loop(tutorial)
 
@@ -132,21 +143,28 @@ def turn():
     return 1000 * (time.perf_counter() - start) / STEPS
 
 
+def time_steps(loops):
+    """Milliseconds a step of each loop, by its name, in each of ROUNDS turns."""
+    processes, times = {}, {loop: [] for loop in loops}
+    for loop, what in loops.items():
+        processes[loop] = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        processes[loop].submit(prepare, *what).result()
+    for number in range(ROUNDS + 1):
+        for loop, process in processes.items():
+            took = process.submit(turn).result()
+            times[loop] += [took] if number else []  # Round 0 is to warm up.
+    return times
+
+
 def speed():
     rows = [["loop", "milliseconds a step", "images a second", "times as fast as the tutorial"]]
     for tutorial, (name, settings) in SPEED.items():
         ours = f"{name}.py with the settings of {tutorial}"
-        loops = {tutorial: ("", {}), ours: (name, settings),
-                 "the same with R1": (name, {**settings, "R1": 0.3}),
-                 "the same with R1 and the average": (name, {**settings, "R1": 0.3, "AVERAGE": 8})}
-        processes, times = {}, {loop: [] for loop in loops}
-        for loop, (script, its_settings) in loops.items():
-            processes[loop] = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-            processes[loop].submit(prepare, tutorial, script, its_settings).result()
-        for number in range(ROUNDS + 1):
-            for loop, process in processes.items():
-                took = process.submit(turn).result()
-                times[loop] += [took] if number else []  # Round 0 is to warm up.
+        times = time_steps({
+            tutorial: (tutorial, "", {}), ours: ("", name, settings),
+            "the same with R1": ("", name, {**settings, "R1": 0.3}),
+            "the same with R1 and the average": ("", name, {**settings, "R1": 0.3, "AVERAGE": 8}),
+        })  # fmt: skip
         first = statistics.median(times[tutorial])
         for loop, took in times.items():
             middle = statistics.median(took)
@@ -156,25 +174,21 @@ def speed():
 
 
 # %% Time to digits
-def seconds_to(name, settings, seed):
-    """Seconds of training until each goal is reached, by its name, and the steps of G till then."""
-    import compare_losses
-
-    script = adjust(name, {**settings, "SEED": seed, "SEEDS": (seed,)})
-    compare_losses.OUTPUT_DIR = "outputs/experiments"  # Where the judge is kept.
-    Path(compare_losses.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+def steps_to(name, settings, seed, limit):
+    """Steps of G until each goal is reached, by its name, in at most about limit steps."""
+    compare_losses = experiments.compare_losses
+    torch.set_num_threads(1)
+    compare_losses.OUTPUT_DIR = JUDGE_DIR
     judge = compare_losses.prepare_judge(*compare_losses.load_images())
-    images, device = script.load_images()[0], torch.device("cpu")
-    compares = name == "compare_losses"
-    gan = script.build_gan(device, script.LOSSES[0], seed) if compares else script.build_gan(device)
+    script, gan = build(name, {**settings, "SEED": seed, "SEEDS": (seed,)})
     latents = script.sample_latents(10_000, script.random_stream("judged latents", seed))
-    found, trained, start = {}, 0.0, time.perf_counter()
+    found, due = {}, LOOK
 
     def look(number, count):  # The scripts call it after each step of G.
-        nonlocal trained, start
-        if gan.step % LOOK:
+        nonlocal due
+        if gan.step < due:
             return
-        trained += time.perf_counter() - start
+        due = gan.step + max(LOOK, gan.step // 30)
         if hasattr(script, "renew_statistics"):
             script.renew_statistics(gan)
         pixels = script.generate(gan.average, latents)
@@ -182,15 +196,14 @@ def seconds_to(name, settings, seed):
         distance = compare_losses.frechet_distance(judge.real_features, features)
         best, digit = probabilities.max(1)
         drawn = (torch.bincount(digit[best > 0.9], minlength=10) >= 100).all()  # Of 10,000.
-        goals = {"ten digits": drawn, **{f"distance {mark}": distance < mark for mark in MARKS}}
-        for goal, reached in goals.items():
-            if reached:
-                found.setdefault(goal, (trained, gan.step))
-        if len(found) == len(goals) or trained > LIMIT:
+        reached = [drawn, *(distance < mark for mark in MARKS)]
+        for goal in itertools.compress(GOALS, reached):
+            found.setdefault(goal, gan.step)
+        if len(found) == len(GOALS) or gan.step > limit:
             raise StopIteration
-        start = time.perf_counter()
 
     script.show_progress = look
+    images = script.load_images()[0]
     try:
         while True:
             script.train_epoch(gan, images)
@@ -198,22 +211,47 @@ def seconds_to(name, settings, seed):
         return found
 
 
+def count_steps(title, seed, limit):
+    """A row of digits.csv: the steps of one run. Trains it unless the row is there already."""
+    name, settings = DIGITS[title]
+    code = experiments.code_hash((ROOT / f"{name}.py").read_text(encoding="utf-8"))
+    key = {"row": title, "seed": str(seed), "code": code, "settings": f"{settings} {LOOK} {MARKS}"}
+    file = Path(JUDGE_DIR, "digits.csv")
+    for row in csv.DictReader(file.read_text().splitlines()) if file.exists() else []:
+        if all(row[column] == value for column, value in key.items()):
+            return row
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        found = process.submit(steps_to, name, settings, seed, limit).result()
+    row = {**key, "limit": limit, **{goal: found.get(goal, "") for goal in GOALS}}
+    with LOCK, open(file, "a", newline="") as out:
+        writer = csv.DictWriter(out, row)
+        if not out.tell():
+            writer.writeheader()
+        writer.writerow(row)
+    print(title, seed, found, flush=True)
+    return row
+
+
 def digits():
-    goals = ["ten digits", *(f"distance {mark}" for mark in MARKS)]
-    rows = [["median of the seeds, their range, and steps of G", *goals]]
-    for title, (name, settings) in DIGITS.items():
-        runs = []
-        for seed in SEEDS:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                runs.append(process.submit(seconds_to, name, settings, seed).result())
-        rows.append([title])
-        for goal in goals:
-            took = sorted(run[goal] for run in runs if goal in run)
-            took += [(float("inf"), 0)] * (len(runs) - len(took))
-            shown = [f"{seconds:.0f}" if seconds < LIMIT else f"> {LIMIT}" for seconds, _ in took]
-            middle = len(took) // 2
-            rows[-1].append(f"{shown[middle]} s ({shown[0]} to {shown[-1]}), {took[middle][1]:,}")
-        print(rows[-1], flush=True)
+    compare_losses = experiments.compare_losses
+    Path(JUDGE_DIR).mkdir(parents=True, exist_ok=True)
+    compare_losses.OUTPUT_DIR = JUDGE_DIR
+    compare_losses.prepare_judge(*compare_losses.load_images())  # Kept there for all processes.
+    times = time_steps({title: ("", *what) for title, what in DIGITS.items()})
+    step = {title: statistics.median(took) / 1000 for title, took in times.items()}
+    rows = [["median of the seeds, their range, and steps of G", "milliseconds a step", *GOALS]]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        jobs = {(seed, title): pool.submit(count_steps, title, seed, round(LIMIT / step[title]))
+                for seed in SEEDS for title in DIGITS}  # fmt: skip
+        for title in DIGITS:
+            rows.append([title, f"{1000 * step[title]:.1f}"])
+            runs = [jobs[seed, title].result() for seed in SEEDS]
+            for goal in GOALS:
+                found = sorted((not row[goal], int(row[goal] or row["limit"])) for row in runs)
+                shown = [f"{'> ' * late}{steps * step[title]:.0f}" for late, steps in found]
+                late, steps = found[len(found) // 2]
+                rows[-1].append(f"{shown[len(found) // 2]} s ({shown[0]} to {shown[-1]}), "
+                                f"{'> ' * late}{steps:,}")  # fmt: skip
     return rows
 
 

@@ -186,16 +186,21 @@ def copy_of(plan, name, seed):
     return edited(plan["script"], changes)
 
 
-def place(group, name, seed):
-    """The text of an experiment's copy, the hash of its code, and its folder."""
-    text = copy_of(GROUPS[group], name, seed)
+def code_hash(text):
+    """A hash of a script's code, without its comments and docstrings."""
     tree = ast.parse(text)  # It has no comments. Docstrings do not count, either.
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             if isinstance(body[0].value, ast.Constant):
                 body[0] = ast.Pass()
-    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
+
+def place(group, name, seed):
+    """The text of an experiment's copy, the hash of its code, and its folder."""
+    text = copy_of(GROUPS[group], name, seed)
+    code = code_hash(text)
     return text, code, OUTPUT / group / re.sub("[^A-Za-z0-9.-]+", "_", f"{name} {seed} {code}")
 
 
