@@ -8,11 +8,11 @@
 A loss says what the two networks of a GAN play for. All losses start from the same weights here.
 They see the same real images and the same latents in the same order, and they take the same number
 of generator steps. What differs is the optimizer, its rates, and how many steps D takes before each
-step of G (for WGAN 5, so it also sees 5 times as many images): see section 6. Then a judge, which
-is a small classifier of real digits that the GANs never meet, compares their images with real ones.
+step of G (for WGAN 5, so it also sees 5 times as many images): see section 6. Then a judge, a small
+classifier trained on real digits, compares their images with real ones. No GAN learns from it.
 
 D is also called a critic: it gives an image a score, and a higher score means more real. Only for
-BCE is the score a logit, whose sigmoid is a probability.
+BCE and BCE-R1 is the score a logit, whose sigmoid is a probability.
 
 Run it:  python compare_losses.py     (There are no options: edit the constants in section 3.)
 
@@ -34,21 +34,21 @@ Measure any other images, such as those of train_gan.py, with two lines of Pytho
 
 How to read the tables:
     loss D, loss G   what D and G minimise: means over the epoch, without penalties. Each loss has a
-                     scale of its own, so they cannot be compared, and they do not say how good the
-                     images are.
-    real score,      the mean score of real and of fake images. For WGAN the difference estimates
-    fake score       how far apart the two are, up to a factor, as long as D keeps up.
+                     scale of its own, so they cannot be compared. Except for WGAN, they do not say
+                     how good the images are.
+    real score,      the mean score of real and of fake images. For WGAN the difference says roughly
+    fake score       how far apart the two are, in an unknown unit, as long as D keeps up.
     distance         Frechet distance between what the judge sees in fake and in real images. Less
                      is better. This is what compares the losses. With the network Inception as the
                      judge it is called FID.
-    G itself         the same for G's own weights: all other figures are of their average
+    G itself         the same for G's latest weights. All other figures are of their average.
     readable         the share of images in which the judge names a digit at more than 90 %
     digits           how many of the ten are drawn, each in at least 1 % of the images
     precision        the share of fake images that look real
     recall           the share of real images that some fake image comes near
     seconds          of training, without the judge's work
     minutes left     of the whole run, as far as its speed so far tells
-    real images      training images that the judge has not learnt from, in place of fake ones
+The row "real images" is of training images that the judge has not learnt from, taken as fakes.
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
@@ -108,11 +108,11 @@ SEEDS = (0,)  # One run of each loss for each seed. (0, 1, 2) shows how much is 
 # Networks
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four of them.
-DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger, G learns badly.
+DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Figures are those of an average of G's weights (section 7), 0 for G itself.
+AVERAGE = 8  # Results use the mean of G's weights in about the last 1/8 of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -189,16 +189,16 @@ def loss_entry(
     critic, generator, *, optimizer=torch.optim.Adam, betas=(0.0, 0.99), critic_lr=1e-3,
     generator_lr=1e-3, critic_steps=1, clip=0, gp=0, r1=0, r2=0, penalty_every=1,
 ):
-    """One entry of the table below, with the settings of those that it does not name.
+    """One entry of the table below. What it does not name has the value that stands above.
 
     critic, generator  what each network minimises, a mean over the batch, from the scores of real
                        and of fake images, [B, 1] each
-    optimizer, betas   how both networks learn. betas are Adam's memory, None for RMSprop.
+    optimizer, betas   how both networks learn. betas are Adam's, None for RMSprop.
     critic_lr, generator_lr   the step size of each
     critic_steps       steps of the critic before each step of the generator
     clip               the largest weight that the critic may have, 0 for any
     gp, r1, r2         weights of the penalties below, 0 for none
-    penalty_every      critic steps from one penalty to the next, which is as many times as strong
+    penalty_every      with 8, every 8th critic step has a penalty, and it is 8 times as strong
     """
     return SimpleNamespace(**locals())
 
@@ -222,16 +222,16 @@ def loss_table():
             generator=lambda real, fake: F.softplus(-fake).mean(),
             r1=0.3, penalty_every=8),
         # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
-        # for D, (D(G(z)) - 1)^2 / 2 for G. With targets a for fakes, b for reals and c in G's loss,
-        # G minimises Pearson's chi-squared divergence if b - c = 1 and b - a = 2. Here it does not.
+        # for D, (D(G(z)) - 1)^2 / 2 for G. If D is the best one, G's loss plus (D(x) - 1)^2 / 2 is
+        # an eighth of Pearson's chi-squared divergence of p_data + p_G from 2 p_G, plus 1/4.
         "LSGAN": loss_entry(
             critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
             generator=lambda real, fake: (fake - 1).square().mean() / 2),
         # [WGAN, eq. 3, alg. 1]: D(G(z)) - D(x) for D, -D(G(z)) for G. A function is Lipschitz if it
-        # changes from point to point by at most a constant times their distance. Without that bound
-        # the critic could part the scores as far as it likes. The clip keeps it Lipschitz, with a
-        # constant that nobody knows: so G minimises the Wasserstein distance up to a factor.
-        # No Adam: see sec. 4.2. Some tutorials keep a Sigmoid and never clip: that is no WGAN.
+        # changes from point to point by at most a constant times their distance. Without this bound
+        # the critic's loss could fall without end. The clip keeps it Lipschitz, but the constant is
+        # unknown. So G minimises, roughly, a multiple of the Wasserstein distance. No Adam with
+        # beta1 > 0: see sec. 4.2. Some tutorials keep a Sigmoid and never clip: that is no WGAN.
         "WGAN": loss_entry(
             critic=lambda real, fake: fake.mean() - real.mean(),
             generator=lambda real, fake: -fake.mean(),
@@ -247,8 +247,8 @@ def loss_table():
             critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
             generator=lambda real, fake: -fake.mean()),
         # [R3GAN, sec. 2]: only the difference of a real and a fake score counts. In a pair, a fake
-        # has to beat a real image, so leaving out a kind of image does not pay. R1 and R2 together
-        # make D flat at real and at fake images, which the paper shows to converge.
+        # has to beat a real image, so leaving out a kind of image does not pay. In theory, R1 or R2
+        # makes it converge if it is near the solution. In the paper's trials it took both.
         "R3GAN": loss_entry(
             critic=lambda real, fake: F.softplus(fake - real).mean(),
             generator=lambda real, fake: F.softplus(real - fake).mean(),
@@ -260,7 +260,7 @@ def slopes(critic, images):
     """The gradient of each image's score with respect to its pixels, [B, 1, 28, 28]."""
     images = images.clone().requires_grad_()
     # Each score depends on its own image only, so the gradient of the sum of all scores contains
-    # the slope for each image. create_graph=True lets D's weights learn from the penalty.
+    # the slope for each image. create_graph=True lets backward() differentiate the slopes, too.
     (gradients,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
     return gradients
 
@@ -268,10 +268,12 @@ def slopes(critic, images):
 def penalty(loss, critic, real_images, fake_images, share):
     """The sum of the penalties that an entry asks for.
 
-    r1, r2  half the mean squared length of the slopes at real and at fake images [R1, eqs. 9, 10].
+    r1, r2  half the mean squared length of the slopes, r1 at real images, r2 at fake ones [R1, eqs.
+            9, 10].
             D's slope says in which direction G should change. Where D is flat, G comes to rest.
-    gp      the mean of (length - 1)^2 of the slopes between real (share 1) and fake images (0).
-            A critic that is best for WGAN has slope 1 there. [WGAN-GP, prop. 1, eq. 3]
+    gp      the mean of (length - 1)^2 of the slopes at random mixes of a real image and a fake one.
+            The best critic for WGAN has slope 1 between well-matched pairs. [WGAN-GP, prop. 1]
+            Here, as in eq. 3, the pairs are random. share: how much of a mix is real, [B, 1, 1, 1].
     """
     value = torch.zeros((), device=real_images.device)
     for weight, images in ((loss.r1, real_images), (loss.r2, fake_images)):
@@ -287,7 +289,7 @@ def penalty(loss, critic, real_images, fake_images, share):
 #   1. G draws fake images, and the critic scores a batch of real images and these.
 #   2. The critic's weights move. For WGAN they are clipped. Steps 1 and 2 come critic_steps times.
 #   3. The new critic scores the last real and fake images again, and G's weights move.
-#   4. The average of G's weights moves a little towards G. Only figures and files use it.
+#   4. The average of G's weights moves a little towards G. Only results and files use it.
 def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
     return torch.randn(count, LATENT_DIM, generator=rng).to(device)
@@ -358,8 +360,8 @@ def train_step(gan, images):
         latents = sample_latents(len(real_images), gan.latents_rng, images.device)
         fake_images = gan.generator(latents)  # [B, 1, 28, 28]
         share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
-        # A penalty costs more passes through D. To save time, not every step has it, and it is
-        # as many times stronger. On average, the gradient is the same. [LAZY, sec. 3.1]
+        # A penalty costs more passes through D. To save time, only every penalty_every-th step has
+        # it, multiplied by that number. Its mean gradient is the same. [LAZY, sec. 3.1, app. B]
         penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
         loss_d, real_score, fake_score = critic_step(
             gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
@@ -379,8 +381,8 @@ def train_step(gan, images):
 def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
-    Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would be made of the same numbers. So each use in the scripts has its own seed.
+    Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
+    fixed latents, both would be made of the same numbers. So each use has a seed of its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -396,7 +398,7 @@ def build_gan(device, loss, seed):
     torch.manual_seed(random_stream("weights", seed).initial_seed())  # Seeds the first weights.
     gan = SimpleNamespace(loss=loss, seed=seed, step=0, critic_steps=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
-    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For figures, files.
+    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For results.
     entry = loss_table()[loss]
     settings = {"betas": entry.betas, "fused": True} if entry.betas else {}  # fused: only faster.
     weights_g, weights_d = gan.generator.parameters(), gan.discriminator.parameters()
@@ -423,10 +425,10 @@ def train_epoch(gan, images):
 
 
 def renew_statistics(gan):
-    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 fixed latents.
+    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 latents.
 
-    The weights of the average belong to no batch that was ever seen, so they need statistics of
-    their own, or the images look worse than those of G itself.
+    The averaged weights never processed a batch in training, so they need statistics of their own,
+    or the images look worse than those of G itself.
     """
     latents = sample_latents(6400, random_stream("batchnorm latents", gan.seed))
     update_bn(latents.to(gan.fixed_latents.device).split(64), gan.average)
@@ -446,14 +448,14 @@ def train(gans, images, judge):
 
 
 # %% 9. The judge and its metrics
-# Figures of two runs may be compared, for the judge is always the same. With other threads it came
-# out a little otherwise, by rounding: distances moved by up to 8 %. So take distances for equal if
-# they differ by less than a tenth. A paper has its own judge, and so another scale.
+# Figures of two runs may be compared, for their judges are equal but for rounding. With another
+# number of threads, distances moved by up to 8 %. So take distances for equal if they differ by
+# less than a tenth. A paper has its own judge, and so another scale.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
 
-    The features are what it sees in an image. Images that look alike to the judge have features
-    near to each other, which their pixels need not be. [FID] takes features from Inception, a far
+    The features are what it sees in an image. Images that look alike to the judge have similar
+    features, even if their pixels differ much. [FID] takes features from Inception, a far
     larger network, which was trained on photographs and not to tell digits apart. Of the features
     here, 64 are about shapes: the judge decides by them. The other 32 are about specks, blur and
     strokes, wherever they are: means over the image of a layer that sees 5 x 5 pixels at a time.
@@ -487,8 +489,8 @@ class Judge(nn.Module):
 def judge_recipe():
     """All that decides how a judge comes out, but for its layers and its data.
 
-    means is the variance of the 32 means, as a share of that of the 64 features of shapes. With
-    a half, the order of some GANs changed with the judge's seed. Without means, the judge hardly
+    "means": the variance of the 32 means divided by that of the 64 features of shapes. With a half,
+    the order of some GANs changed with the judge's seed. Without means, the judge hardly
     saw specks. See docs/results.md.
     """
     return {"seed": random_stream("judge", 0).initial_seed(), "rounds": 3, "batch": 128, "lr": 2e-3,
@@ -498,9 +500,8 @@ def judge_recipe():
 def train_judge(images, labels):
     """A judge that has learnt the labels, int64 [N], of the first five sixths of the images.
 
-    These are MNIST's first 50,000. It is the same judge every time, except for rounding: with
-    another number of threads, distances differed by up to 8 %. So compare distances of different
-    runs only if they differ by more than a tenth. A judge of another seed has another scale.
+    These are MNIST's first 50,000. It is the same judge every time, except for rounding. A judge of
+    another seed has another scale.
     """
     recipe, rng, known = judge_recipe(), random_stream("judge data", 0), len(images) * 5 // 6
     torch.manual_seed(recipe["seed"])  # Seeds the first weights.
@@ -562,8 +563,8 @@ def precision_and_recall(real, fake):
 
     A fake looks real if it lies within the ball around some real image that reaches to that
     image's third nearest real neighbour (eqs. 1, 2); recall is the same with the sides swapped.
-    Precision is fidelity, recall is variety. A single odd image has a large ball, which flatters
-    both. Taken from the first 5,000 of each, to need less memory.
+    Precision is fidelity, recall is variety. An odd real image has a large ball, which flatters
+    precision. An odd fake one flatters recall. Only the first 5,000 of each count, to save memory.
     """
     real, fake = real[:5000].float(), fake[:5000].float()
     distances = torch.cdist(real, fake)  # [real, fake]
@@ -578,7 +579,7 @@ def measure_digits(source, search=False):
 
     source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], black
     being the least; only the first 10,000 count, and they must not be sorted by digit. The real
-    images are test images. search=True, for choosing settings: they are training images that the
+    images are test images. search=True, for choosing settings: these are training images that the
     judge has not learnt from, so that the test images stay unseen until the end. Returns the
     figures of both rows.
     """

@@ -13,13 +13,13 @@ low instead. Section 6 says why.) [GAN, eq. 1, sec. 3]
     E[log D(x)] + E[log(1 - D(G(z)))]      x: a real image, z: a latent vector, E: a mean
 
 By default G is fully connected and D is convolutional. GENERATOR = "conv" makes both convolutional,
-which is a small [DCGAN]. Other things that people do against a D that stays ahead can be tried by
-their names in TRICKS, one or several together. Each is explained where it acts, so search for it:
+which is a small [DCGAN]. Often D becomes too strong for G. TRICKS names known remedies: try one, or
+several together. Each is explained where it acts, so search for its name:
 
     label_smoothing        D should call real images 0.9 real, not 1       [Salimans, sec. 3.4]
-    spectral_norm          D's answer can only change slowly               [SN]
+    spectral_norm          D treats similar images similarly               [SN]
     minibatch_stddev       D sees how much the images of a batch differ    [ProGAN, sec. 3]
-    feature_matching       G imitates the average of D's last features     [Salimans, sec. 3.1]
+    feature_matching       G imitates the mean of D's early features       [Salimans, sec. 3.1]
     historical_averaging   weights are pulled to their average so far      [Salimans, sec. 3.3]
     ttur                   D learns at four times the rate of G            [TTUR]
     frequency_separation   D also gets an image's fine detail by itself    [Fritsche]
@@ -47,12 +47,13 @@ Loss G is computed after D's step, the other three before it. None of the four s
 images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
 D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
-docs/tutorials.md describes tutorials A to D. Settings of C: DISCRIMINATOR = "flatten", EPOCHS = 50,
-BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0, SEED = 42. Of D's
-convolutional D: the same with DISCRIMINATOR = "pool". With C's, D stays ahead and digits are alike.
+docs/tutorials.md describes four tutorials. Settings of tutorial C: DISCRIMINATOR = "flatten",
+EPOCHS = 50, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0,
+SEED = 42. With them, D becomes too strong, and digits look alike. Tutorial D has a convolutional
+network, too: the same settings with DISCRIMINATOR = "pool".
 
-In [GAN, alg. 1], G draws new images for its own step. Here, as in tutorial C, it learns from those
-that D has just seen, which saves a pass through G.
+In [GAN, alg. 1], G draws new images for its own step. Here, as in tutorial C, it learns from the
+same images that D has just seen. This saves a pass through G.
 
 [GAN]       Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
 [DCGAN]     Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
@@ -189,8 +190,8 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = 2 if "frequency_separation" in TRICKS else 1
         extra = 1 if "minibatch_stddev" in TRICKS else 0
-        # G learns from the gradient that passes through D, and LeakyReLU never blocks it. There is
-        # no BatchNorm next to the images, in G or in D [DCGAN, sec. 3]. Only "pool" has one in D.
+        # G learns from the gradient that passes through D, and LeakyReLU never blocks it. G's last
+        # and D's first layer have no BatchNorm [DCGAN, sec. 3]. Only "pool" breaks this rule.
         if DISCRIMINATOR == "pool":  # Tutorial D: smaller kernels, BatchNorm twice, and averages.
             first = [nn.Conv2d(channels, 64, 3, stride=2, padding=1)]  # [B, 64, 14, 14]
             middle = [
@@ -219,7 +220,7 @@ class Discriminator(nn.Module):
         else:
             # With "flatten", the logit is a sum over 7 x 7 places, each judged by itself: the
             # strokes come out right, but not the digit. Here, a layer that sees all places at once
-            # judges the whole shape. Half as many maps make up for its time.
+            # judges the whole shape. Half as many maps keep D as fast.
             first = [
                 nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # [B, 32, 14, 14]
                 nn.LeakyReLU(0.2),
@@ -233,10 +234,10 @@ class Discriminator(nn.Module):
                 nn.Linear(128, 1),  # [B, 1]
             ]
         if "spectral_norm" in TRICKS:
-            # [SN, sec. 2] Each layer's weights are divided by their largest singular value, which
-            # a step of power iteration at each use keeps up to date. (For a convolution, it is that
-            # of its weights as a matrix with a row for each output channel.) So no layer amplifies
-            # a difference between images by much: D is smooth. BatchNorm might amplify, so it goes.
+            # [SN, sec. 2] Each layer's weights are divided by their largest singular value. (One
+            # step of power iteration at each use estimates it. A convolution's weights count as a
+            # matrix with a row for each output channel.) So no layer amplifies a difference between
+            # images by much: D is smooth. BatchNorm might amplify it, so it is left out.
             middle = [layer for layer in middle if not isinstance(layer, nn.BatchNorm2d)]
             for layer in first + middle + last:
                 if hasattr(layer, "weight"):
@@ -248,7 +249,7 @@ class Discriminator(nn.Module):
         """Feature maps of images [B, 1, 28, 28], before any BatchNorm: "hidden" has [B, 64, 7, 7].
 
         BatchNorm gives a real and a fake batch the same mean and deviation. So the tricks that
-        compare batches, feature_matching and minibatch_stddev, have to look before it.
+        measure batches, feature_matching and minibatch_stddev, have to look before it.
         """
         if "frequency_separation" in TRICKS:
             # An image minus its blurred copy leaves edges and fine detail, which G learns last. The
@@ -261,11 +262,11 @@ class Discriminator(nn.Module):
         """The logits [B, 1] of images with these features."""
         maps = self.middle(features)  # [B, 64, 7, 7] for "hidden"
         if "minibatch_stddev" in TRICKS:
-            # [ProGAN, sec. 3] How much the images of this batch differ, in one number, as one more
-            # map for all of them. Fakes that are all alike betray themselves by it. At the border
-            # all images are alike, and a root has no finite slope at 0: hence the small number.
+            # [ProGAN, sec. 3] One number says how much the images of this batch differ. Each image
+            # gets it as one more map. It betrays fakes that are all alike. Pixels at the border
+            # never differ. Their variance is 0, where sqrt has no finite slope, so 1e-6 is added.
             spread = (features.var(0, correction=0) + 1e-6).sqrt().mean()
-            maps = torch.cat([maps, spread.expand(len(maps), 1, 7, 7)], 1)  # [B, 65, 7, 7]
+            maps = torch.cat([maps, spread.expand(len(maps), 1, 7, 7)], 1)  # Here [B, 65, 7, 7]
         return self.last(maps)
 
     def forward(self, images):
@@ -286,8 +287,8 @@ def discriminator_loss(real_logits, fake_logits):
     D*, and if D* finds all fakes, its loss is 0, for bad and good fakes alike. [Arjovsky, thm. 2.3]
     """
     # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
-    # at D(x) = 0.9, so D need not be certain. Only real images: with a target above 0 for fakes, D
-    # would rate fakes higher where there are many of them, and G would have less reason to move.
+    # at D(x) = 0.9, so D need not be certain. The target of fakes stays 0. Above it, D would rate
+    # fakes higher where there are many of them, and G would have less reason to move.
     target = 0.9 if "label_smoothing" in TRICKS else 1.0
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     targets = torch.full_like(real_logits, target)
@@ -321,7 +322,7 @@ def r1_penalty(discriminator, real_images):
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
-    # Each logit depends on its own image only, so the gradient of the sum of all logits contains
+    # Each logit depends on its own image, so the gradient of the sum of all logits contains
     # the slope for each image. create_graph=True lets backward() differentiate the slopes, too.
     (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
     return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
@@ -330,8 +331,8 @@ def r1_penalty(discriminator, real_images):
 def feature_matching(real_features, fake_features):
     """Squared distance of the two batches' mean features. [Salimans, sec. 3.1]
 
-    If TRICKS says so, G minimises it instead of generator_loss. G need not fool D then. It only has
-    to look like the real images on average, and one image drawn over and over hardly does.
+    If TRICKS says so, G minimises it instead of generator_loss. G need not fool D then. Its images
+    only have to look like real ones on average, and one image, repeated, does not.
     minibatch_stddev is added after these features, so it gives G no gradient here.
     """
     return (real_features.mean(0) - fake_features.mean(0)).square().sum()
@@ -340,9 +341,9 @@ def feature_matching(real_features, fake_features):
 def historical_averaging(network, past):
     """A factor times the squared distance of the weights from their average. [Salimans, sec. 3.3]
 
-    If TRICKS says so, each network adds its own to its loss. It damps oscillation, because weights
-    that circle around a point are pulled towards its centre. The paper gives no factor. 1 holds the
-    networks still, and no factor was found that helps: with 1e-4, the trick does little harm.
+    If TRICKS says so, each network adds this to its loss. It damps oscillation, because weights
+    that circle around a point are pulled towards it. The paper gives no factor. With 1, the
+    networks hardly learn. We found no factor that helps. 1e-4 does little harm.
     """
     pairs = zip(network.parameters(), past.parameters())
     return 1e-4 * sum((weight - mean.detach()).square().sum() for weight, mean in pairs)
@@ -389,7 +390,7 @@ def discriminator_step(
 def generator_step(generator, discriminator, optimizer, fake_images, real_images=None, past=None):
     """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G.
 
-    Only feature_matching needs real_images, only historical_averaging the average of G's weights.
+    Only feature_matching needs real_images. Only historical_averaging needs past, a plain mean.
     Loss G is without their terms, so that it means the same for all TRICKS.
     """
     features = discriminator.features(fake_images)  # D has just changed, so it looks again.
@@ -446,8 +447,8 @@ def train_step(gan, real_images):
 def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
-    Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would be made of the same numbers. So each use in the scripts has its own seed.
+    Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
+    fixed latents, both would be made of the same numbers. So each use has a seed of its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -494,12 +495,12 @@ def train_epoch(gan, images):
 
 
 def renew_statistics(gan):
-    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 fixed latents.
+    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 latents.
 
-    The weights of the average belong to no batch that was ever seen, so they need statistics of
-    their own, or the pictures look worse than those of G itself. (Tutorial C's momentum=0.8 is the
-    weight of the newest batch in PyTorch's running statistics, but the weight of the old value in
-    Keras', where it comes from. Here the running statistics are not used, so it has no effect.)
+    The averaged weights never processed a batch in training, so they need statistics of their own,
+    or the pictures look worse than those of G itself. (Tutorial C copied momentum=0.8 from Keras,
+    where it is the weight of the old value. In PyTorch, it is the weight of the newest batch. Here,
+    it would have no effect, because update_bn computes the statistics anew, over all latents.)
     """
     latents = sample_latents(6400, random_stream("batchnorm latents", SEED))
     update_bn(latents.to(gan.fixed_latents.device).split(64), gan.average)

@@ -200,7 +200,7 @@ def r1_penalty(discriminator, real_images):
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
-    # Each logit depends on its own image only, so the gradient of the sum of all logits contains
+    # Each logit depends on its own image, so the gradient of the sum of all logits contains
     # the slope for each image. create_graph=True lets backward() differentiate the slopes, too.
     (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
     return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
@@ -282,8 +282,8 @@ def train_step(gan, real_images):
 def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
-    Equal seeds give equal numbers. If SEED itself were used for the first weights and for the fixed
-    latents, both would be made of the same numbers. So each use in the scripts has its own seed.
+    Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
+    fixed latents, both would be made of the same numbers. So each use has a seed of its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
