@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# In a notebook, "!python" inherits MPLBACKEND, a plot setting that only the notebook can use.
+# Run by "!python", a script inherits the notebook's MPLBACKEND, which fails there: remove it.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Results use the mean of G's weights in about the last 1/8 of steps. 0: no mean.
+AVERAGE = 8  # Results use G's mean weights over about the last 1/8 of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -127,11 +127,11 @@ def load_images(train=True):
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # Also None if that fails.
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # None if the fetch fails.
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    # All images become one tensor, once, so that none has to be converted again in every epoch.
+    # Convert all images here, once, so that no epoch has to convert them again.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -289,7 +289,7 @@ def penalty(loss, critic, real_images, fake_images, share):
 #   1. G draws fake images, and the critic scores a batch of real images and these.
 #   2. The critic's weights move. For WGAN they are clipped. Steps 1 and 2 come critic_steps times.
 #   3. The new critic scores the last real and fake images again, and G's weights move.
-#   4. The average of G's weights moves a little towards G. Only results and files use it.
+#   4. The average of G's weights moves towards G. Only results and files use it.
 def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
     return torch.randn(count, LATENT_DIM, generator=rng).to(device)

@@ -85,7 +85,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# In a notebook, "!python" inherits MPLBACKEND, a plot setting that only the notebook can use.
+# Run by "!python", a script inherits the notebook's MPLBACKEND, which fails there: remove it.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -115,7 +115,7 @@ BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use the mean of G's weights in about the last 1/8 of steps. 0: no mean.
+AVERAGE = 8  # Pictures use G's mean weights over about the last 1/8 of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -131,11 +131,11 @@ def load_images(train=True):
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # Also None if that fails.
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # None if the fetch fails.
     if dataset is None:
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
-    # All images become one tensor, once, so that none has to be converted again in every epoch.
+    # Convert all images here, once, so that no epoch has to convert them again.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
 
@@ -304,17 +304,17 @@ def generator_loss(fake_logits):
     would minimise log(1 - D(G(z))). But where D is sure that an image is fake, that loss hardly
     changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
     G. The derivative of -log D(G(z)) is -0.993 there. Both losses aim at a high D(G(z)). With D
-    fixed at D*, -log D(G(z)) has the gradient of KL(p_G || p_data) - 2 JSD, if KL is finite. This
-    difference is least, 0, if p_G = p_data. (KL: Kullback-Leibler.) [Arjovsky, thm. 2.5]
+    fixed at D*, -log D(G(z)) has the gradient of KL(p_G || p_data) - 2 JSD, if KL is finite. (KL:
+    Kullback-Leibler.) KL - 2 JSD is smallest (0) if p_G = p_data. [Arjovsky, thm. 2.5]
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
 def r1_penalty(discriminator, real_images):
-    """R1 / 2 times the mean squared gradient length of D at real images [B, 1, 28, 28]. [R1, eq. 9]
+    """R1 / 2 times the mean squared length of D's slope at real images [B, 1, 28, 28]. [R1, eq. 9]
 
-    This gradient of the logit with respect to the pixels is D's slope. It tells G how to change an
-    image. Equation 1 tests D only on real and generated images. Next to them, D may rise or fall
+    The slope is the gradient of the logit with respect to the pixels. It tells G how to change an
+    image. Equation 1 tests D only on real and generated images. Around them, D may have a slope
     even if G is perfect. Then G follows this slope away from real images, D changes, G comes back,
     and so on. The penalty makes slopes costly: D keeps only those that help it to find fakes.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
@@ -322,8 +322,8 @@ def r1_penalty(discriminator, real_images):
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
-    # Each logit depends on its own image, so the gradient of the sum of all logits contains
-    # the slope for each image. create_graph=True lets backward() differentiate the slopes, too.
+    # Each logit depends (almost) only on its own image, so the gradient of their sum contains the
+    # slope for each image. create_graph=True lets backward() differentiate the slopes, too.
     (slopes,) = torch.autograd.grad(logits.sum(), real_images, create_graph=True)
     return R1 / 2 * slopes.square().sum((1, 2, 3)).mean()
 
@@ -355,7 +355,7 @@ def historical_averaging(network, past):
 #   3. D's weights move, so that D tells real from fake better. G's weights do not.
 #   4. The new D judges the same fake images again: G's loss.
 #   5. G's weights move, so that D more often judges G's images as real. D's weights do not.
-#   6. The average of G's weights moves a little towards G. Only pictures and files use it.
+#   6. The average of G's weights moves towards G. Only pictures and files use it.
 def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
     return torch.randn(count, LATENT_DIM, generator=rng).to(device)

@@ -10,13 +10,14 @@ speed   Each script beside its tutorial's own loop, which is written anew here f
         turns of STEPS steps, so that whatever slows the machine down slows all of them. Each has a
         process of its own.
 digits  How long the settings below train until there are digits. First it times a step of each on
-        the idle cores. Then it counts the steps, with each of SEEDS: the judge of compare_losses.py
+        the idle cores. Then it counts the steps, with each seed: the judge of compare_losses.py
         looks at 10,000 images every LOOK steps, later every thirtieth part of the steps so far. It
         notes when all ten digits are drawn, and when the distance is below each of MARKS. Steps
         times the time of a step are the seconds. What has not happened after LIMIT seconds is
-        given as more than these. The counting does not need idle cores: WORKERS runs go on at the
-        same time, with one thread each. Each of them adds a row to outputs/experiments/digits.csv,
-        and one that has a row there is not run again, unless the script's code has changed.
+        given as more than these. (The tutorials' settings, which take that long, have one seed.)
+        The counting does not need idle cores: WORKERS runs go on at the same time, with one thread
+        each. Each of them adds a row to outputs/experiments/digits.csv, and one that has a row
+        there is not run again, unless the script's code has changed.
 """
 
 import csv
@@ -43,7 +44,6 @@ from torchvision import transforms
 ROOT = experiments.ROOT  # The folder of the scripts, where they can be imported from by now.
 STEPS = 100  # Steps of a loop in each of its turns. With few, a turn's cold start weighs more.
 ROUNDS = 4  # Turns of each loop, after one to warm up. More make the median surer.
-SEEDS = (0, 1, 2)
 LOOK = 100  # Steps from one look of the judge to the next, at first.
 MARKS = (4.0, 2.0, 1.0)  # Distances: strokes, rough digits, digits.
 LIMIT = 400  # Seconds of training.
@@ -56,13 +56,13 @@ LOCK = threading.Lock()
 PLAIN = {"BATCH_SIZE": 128, "LEARNING_RATE": 2e-4, "BETAS": (0.5, 0.999), "R1": 0, "AVERAGE": 0}
 C = {**PLAIN, "DISCRIMINATOR": "flatten"}
 SPEED = {"tutorial A": ("train_gan", PLAIN), "tutorial C": ("train_dcgan_variant", C)}
-DIGITS = {
-    "train_gan.py": ("train_gan", {}),
-    "tutorial A's settings": ("train_gan", PLAIN),
-    "train_dcgan_variant.py": ("train_dcgan_variant", {}),
-    'GENERATOR = "conv"': ("train_dcgan_variant", {"GENERATOR": "conv"}),
-    "tutorial C's settings": ("train_dcgan_variant", C),
-    "compare_losses.py, BCE-R1": ("compare_losses", {"LOSSES": ("BCE-R1",)}),
+DIGITS = {  # A script, settings, and seeds.
+    "train_gan.py": ("train_gan", {}, (0, 1, 2)),
+    "tutorial A's settings": ("train_gan", PLAIN, (0,)),
+    "train_dcgan_variant.py": ("train_dcgan_variant", {}, (0, 1, 2)),
+    'GENERATOR = "conv"': ("train_dcgan_variant", {"GENERATOR": "conv"}, (0, 1, 2)),
+    "tutorial C's settings": ("train_dcgan_variant", C, (0,)),
+    "compare_losses.py, BCE-R1": ("compare_losses", {"LOSSES": ("BCE-R1",)}, (0, 1, 2)),
 }  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def steps_to(name, settings, seed, limit):
 
 def count_steps(title, seed, limit):
     """A row of digits.csv: the steps of one run. Trains it unless the row is there already."""
-    name, settings = DIGITS[title]
+    name, settings, _ = DIGITS[title]
     code = experiments.code_hash((ROOT / f"{name}.py").read_text(encoding="utf-8"))
     key = {"row": title, "seed": str(seed), "code": code, "settings": f"{settings} {LOOK} {MARKS}"}
     file = Path(JUDGE_DIR, "digits.csv")
@@ -237,15 +237,15 @@ def digits():
     Path(JUDGE_DIR).mkdir(parents=True, exist_ok=True)
     compare_losses.OUTPUT_DIR = JUDGE_DIR
     compare_losses.prepare_judge(*compare_losses.load_images())  # Kept there for all processes.
-    times = time_steps({title: ("", *what) for title, what in DIGITS.items()})
+    times = time_steps({title: ("", *what[:2]) for title, what in DIGITS.items()})
     step = {title: statistics.median(took) / 1000 for title, took in times.items()}
     rows = [["median of the seeds, their range, and steps of G", "milliseconds a step", *GOALS]]
     with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = {(seed, title): pool.submit(count_steps, title, seed, round(LIMIT / step[title]))
-                for seed in SEEDS for title in DIGITS}  # fmt: skip
+        jobs = {title: [pool.submit(count_steps, title, seed, round(LIMIT / step[title]))
+                        for seed in what[2]] for title, what in DIGITS.items()}  # fmt: skip
         for title in DIGITS:
             rows.append([title, f"{1000 * step[title]:.1f}"])
-            runs = [jobs[seed, title].result() for seed in SEEDS]
+            runs = [job.result() for job in jobs[title]]
             for goal in GOALS:
                 found = sorted((not row[goal], int(row[goal] or row["limit"])) for row in runs)
                 shown = [f"{'> ' * late}{steps * step[title]:.0f}" for late, steps in found]
