@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# Run by "!python", a script inherits the notebook's MPLBACKEND, which fails there: remove it.
+# "!python" passes the notebook's MPLBACKEND on to the script, where it fails: remove it.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 

@@ -27,12 +27,12 @@ How to read the table, which has one row for each epoch. Each number is a mean o
     loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D can tell real from fake.
     loss G    ln 2 = 0.69 if D guesses, higher if D recognises the fakes.
     D(x)      D's probability that real images are real. 0.5 if D only guesses.
-    D(G(z))   the same for the images of G. 0.5 if D only guesses.
+    D(G(z))   D's probability that fakes are real. 0.5 if D only guesses.
 Loss G is computed after D's step, the other three before it. None of the four says how good the
 images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
 D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
-docs/tutorials.md describes tutorials A and B. The networks are those of A. Settings of A and B:
+docs/tutorials.md describes tutorials A and B. The networks here are A's. Settings of A and B:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = AVERAGE = 0
     B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), one hidden layer in each network: (128,)
 In [GAN, alg. 1] and in tutorial A, G draws new images for its own step. Here, it learns from the
@@ -61,7 +61,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# Run by "!python", a script inherits the notebook's MPLBACKEND, which fails there: remove it.
+# "!python" passes the notebook's MPLBACKEND on to the script, where it fails: remove it.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -94,7 +94,7 @@ SEED = 0  # The same seed gives the same run on the same machine. Another seed: 
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_gan"  # Relative to the current folder, like DATA_DIR.
-SAMPLE_EVERY = 2  # Epochs from one sample picture to the next. Epoch 1 and the last epoch have one.
+SAMPLE_EVERY = 2  # A sample picture after each epoch divisible by this, the first and the last.
 
 
 # %% 4. Data
@@ -138,7 +138,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation: with two, rounding may give log(0).
+    losses compute log(sigmoid(logit)) in one operation: two operations might round to log(0).
     """
 
     def __init__(self):
@@ -168,8 +168,8 @@ def discriminator_loss(real_logits, fake_logits):
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] But this loss does not say how good images are: a D in training is not
-    D*, and if D* finds all fakes, its loss is 0, for bad and good fakes alike. [Arjovsky, thm. 2.3]
+    [GAN, prop. 1, thm. 1] But this loss does not say how good images are. In training, D is not D*.
+    And if D* finds all fakes, its loss is 0, however good they look. [Arjovsky, thm. 2.3]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -183,15 +183,15 @@ def generator_loss(fake_logits):
     Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1, G
     would minimise log(1 - D(G(z))). But where D is sure that an image is fake, that loss hardly
     changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
-    G. The derivative of -log D(G(z)) is -0.993 there. Both losses aim at a high D(G(z)). With D
-    fixed at D*, -log D(G(z)) has the gradient of KL(p_G || p_data) - 2 JSD, if KL is finite. (KL:
-    Kullback-Leibler.) KL - 2 JSD is smallest (0) if p_G = p_data. [Arjovsky, thm. 2.5]
+    G. The derivative of -log D(G(z)) is -0.993 there. Both losses aim at a high D(G(z)). At a fixed
+    D*, the mean of -log D*(G(z)) has the gradient of KL(p_G || p_data) - 2 JSD, if KL is finite
+    [Arjovsky, thm. 2.5]. This is smallest (0) if p_G = p_data. (KL: Kullback-Leibler.)
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
 def r1_penalty(discriminator, real_images):
-    """R1 / 2 times the mean squared length of D's slope at real images [B, 1, 28, 28]. [R1, eq. 9]
+    """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
     The slope is the gradient of the logit with respect to the pixels. It tells G how to change an
     image. Equation 1 tests D only on real and generated images. Around them, D may have a slope
@@ -265,8 +265,8 @@ def train_step(gan, real_images):
     """One step of D, then one of G. Returns loss D, loss G, D(x) and D(G(z)) in a tensor [4]."""
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
-    # The penalty costs more passes through D. To save time, only every 8th step has it, multiplied
-    # by 8. Its mean gradient is the same. (Adam's steps differ a bit.) [LAZY, sec. 3.1, app. B]
+    # The penalty costs more passes through D. To save time, only every 8th step has it, times 8,
+    # so its mean gradient does not change. (Adam's steps differ a bit.) [LAZY, sec. 3.1, app. B]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
