@@ -220,7 +220,7 @@ class Discriminator(nn.Module):
         else:
             # With "flatten", the logit is a sum over 7 x 7 places, each judged by itself: the
             # strokes come out right, but not the digit. Here, a layer that sees all places at once
-            # judges the whole shape. Half as many maps keep D as fast.
+            # judges the whole shape. Half as many maps save time.
             first = [
                 nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # [B, 32, 14, 14]
                 nn.LeakyReLU(0.2),
