@@ -643,13 +643,13 @@ def find_device():
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
-        return torch.device(name)
     except Exception as error:
         reason = f"{name!r} cannot be used: {str(error).splitlines()[0]}"
-    if DEVICE != "auto":
-        raise SystemExit(f"DEVICE = {reason}")
-    say(f"Note      the device {reason}. The CPU is used instead.")
-    return torch.device("cpu")
+        if DEVICE != "auto":
+            raise SystemExit(f"DEVICE = {reason}") from None
+        say(f"Note      the device {reason}. The CPU is used instead.")
+        name = "cpu"
+    return torch.device(name)
 
 
 def open_output():
@@ -669,17 +669,14 @@ def open_output():
 def write_whole(name, save):
     """Write OUTPUT_DIR/name with save(file), first under another name: never half of it."""
     beside = output(f"part.{name}")
-    for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
-        try:
-            with open(beside, "wb") as file:
-                save(file)
-            return beside.replace(output(name))
-        except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
-            reason = error
-            time.sleep(wait)
-    with contextlib.suppress(OSError):
-        beside.unlink()
-    say(f"Cannot write {output(name)}: {reason}. The old one, if any, is kept. The run goes on.")
+    try:
+        with open(beside, "wb") as file:
+            save(file)
+        beside.replace(output(name))
+    except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
+        say(f"Cannot write {output(name)}: {error}. The old one, if any, is kept. The run goes on.")
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def save_checkpoint(gan):
@@ -703,13 +700,10 @@ def load_checkpoint(gan):
         if state["made_with"]["device"] != gan.made_with["device"]:
             say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
         for name, part in vars(gan).items():
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(state[name])
-            elif isinstance(part, torch.Generator):
-                part.set_state(state[name])
-            elif torch.is_tensor(part):
-                setattr(gan, name, state[name].to(part.device))
-            elif name != "made_with":
+            load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
+            if load:
+                load(state[name])
+            elif name != "made_with" and not torch.is_tensor(part):  # The latents are the same.
                 setattr(gan, name, state[name])
     except Exception as error:  # A damaged file fails in many ways.
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
@@ -759,20 +753,20 @@ def set_aside_earlier_run():
     """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): all of them or none."""
     kinds, number = ("run.txt", "comparison.*", "history.csv", "generat*.*", "checkpoint_*.pt"), 1
     files = [path for kind in kinds for path in output().glob(kind)]
+    if not files:
+        return
     while (folder := output(f"earlier_{number}")).exists():
         number += 1
+    folder.mkdir()
     try:
         for path in files:
-            folder.mkdir(exist_ok=True)
             path.rename(folder / path.name)
     except OSError as error:  # Windows does not move a file that is open elsewhere.
-        for path in folder.glob("*"):
+        for path in folder.iterdir():
             path.rename(output(path.name))
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        folder.rmdir()
         raise SystemExit(f"Cannot move a file of an earlier run. Is it open? {error}.") from None
-    if files:
-        say(f"Kept      the files of an earlier run, in {folder}")
+    say(f"Kept      the files of an earlier run, in {folder}")
 
 
 def end_epoch(gan, gans, judge, epoch, means, seconds):
@@ -808,38 +802,36 @@ def finish(gans, judge):
     gans = [gan for gan in gans if gan.history and output(checkpoint_name(gan)).exists()]
     if not gans:
         return say("There is no checkpoint, so nothing more is written.")
-    rows = [("real images", [measure(judge, judge.other_images[:SAMPLES])])]
+    real, found = measure(judge, judge.other_images[:SAMPLES]), []
     for gan in gans:
         load_checkpoint(gan)
         images = sample_images(gan.average, gan.seed)
-        found = measure(judge, images)
         features, _ = look_at(judge, sample_images(gan.generator, gan.seed))
-        found["G itself"] = frechet_distance(judge.real_features[:SAMPLES], features)
-        found |= {key: gan.history[-1][key] for key in ("G steps", "D steps")}
-        found["seconds"] = sum(row["seconds"] for row in gan.history)
-        rows.append((gan.loss, [found]))
+        found.append({"seed": gan.seed, "loss": gan.loss, **measure(judge, images),
+                      "G itself": frechet_distance(judge.real_features[:SAMPLES], features),
+                      "G steps": gan.step, "D steps": gan.critic_steps,
+                      "seconds": sum(row["seconds"] for row in gan.history),
+                      "data": gan.made_with["data"]})
         if gan.seed == gans[0].seed:
             name = gan.loss.lower()
             weights = {key: tensor.cpu() for key, tensor in gan.average.state_dict().items()}
             pixels = images.add(1).mul(127.5).round().byte().squeeze(1).cpu().numpy()
             write_whole(f"generator_{name}.pt", lambda file: torch.save(weights, file))
             write_whole(f"generated_{name}.npy", lambda file: np.save(file, pixels))
-    final = [{"loss": name, **found[0]} for name, found in rows]
-    data = gans[0].made_with["data"]
-    final = [{"seed": gan.seed, **row, "data": data} for gan, row in zip([gans[0], *gans], final)]
-    for name, table in (("comparison.csv", final[1:] + final[:1]),
+    rows = [*found, {"seed": gans[0].seed, "loss": "real images", **real, "data": found[0]["data"]}]
+    for name, table in (("comparison.csv", rows),
                         ("history.csv", [row for gan in gans for row in gan.history])):
         text = io.StringIO()
         writer = csv.DictWriter(text, table[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
         write_whole(name, lambda file: file.write(text.getvalue().encode()))
-    groups = {}
-    for name, found in rows:
-        groups.setdefault(name, []).extend(found)
+    groups = {"real images": [real]}
+    for row in found:
+        groups.setdefault(row["loss"], []).append(row)
     text = f"{figure_table(groups)}\n{SAMPLES:,} images of each row against as many {judge.about}\n"
     write_whole("comparison.md", lambda file: file.write(text.encode()))
-    picture = draw_comparison(gans, [found for _, (found,) in rows], data)
+    picture = draw_comparison(gans, [real, *found])
     write_whole("comparison.png", lambda file: picture.savefig(file, dpi=150))
     if "ipykernel" in sys.modules:  # In a notebook, show it below the cell.
         sys.modules["IPython"].display.display(Image.open(output("comparison.png")))
@@ -883,7 +875,7 @@ def figure_table(groups):
     return "".join(f"| {' | '.join(map(str.ljust, row, widths))} |\n" for row in rows)
 
 
-def draw_comparison(gans, figures, data_name):
+def draw_comparison(gans, figures):
     """Images and loss curves of each loss, and the distances of all. Returns a Figure.
 
     figures: those of real images, then of each of gans. Images and curves are the first seed's.
@@ -893,8 +885,8 @@ def draw_comparison(gans, figures, data_name):
                         "marker": "osD^vPX"[number % 7], "ms": 4}
              for number, (gan, _) in enumerate(shown)}
     figure = Figure(figsize=(11, 1.7 * len(shown) + 3.8), layout="constrained")  # Needs no display.
-    figure.suptitle(f"One GAN on {data_name}, AVERAGE {AVERAGE}: real images have a distance of "
-                    f"{figures[0]['distance']:.2f}")
+    figure.suptitle(f"One GAN on {figures[1]['data']}, AVERAGE {AVERAGE}: real images have a "
+                    f"distance of {figures[0]['distance']:.2f}")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.7 * len(shown), 3.8))
     panels = top.subplots(len(shown), 2, squeeze=False, width_ratios=(8, 3))
     for (samples, curves), (gan, found) in zip(panels, shown):
@@ -977,23 +969,16 @@ def read_digits(source):
 
     Raises SystemExit, in one line, if it is none or if these are no such images.
     """
-    wanted = "Wanted: uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28]."
-    if isinstance(source, (str, Path)):
-        try:
-            source = np.load(source)  # Runs no code from the file.
-        except FileNotFoundError:
-            raise SystemExit(f"There is no file {source}. {wanted}") from None
-        except Exception:  # Another kind of file, or a damaged one: it fails in many ways.
-            raise SystemExit(f"{source} is no .npy file, or a damaged one. {wanted}") from None
-    try:
-        images = torch.as_tensor(source).detach().cpu()
-    except Exception:
-        raise SystemExit(f"A {type(source).__name__} cannot be measured. {wanted}") from None
+    wanted = "Wanted: at least 100, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28]."
+    try:  # np.load runs no code from the file.
+        images = np.load(source) if isinstance(source, (str, Path)) else source
+        images = torch.as_tensor(images).detach().cpu()
+    except Exception as error:  # Another kind of file, or a damaged one: it fails in many ways.
+        reason = f"{source} cannot be read. {type(error).__name__}: {error}. {wanted}"
+        raise SystemExit(" ".join(reason.split())) from None
     shape = list(images.shape)
-    if shape[1:] not in ([28, 28], [1, 28, 28]):
+    if shape[1:] not in ([28, 28], [1, 28, 28]) or shape[0] < 100:
         raise SystemExit(f"Images of shape {shape} cannot be measured. {wanted}")
-    if len(images) < 100:
-        raise SystemExit(f"{len(images)} images are too few: have at least 100, or better 10,000.")
     images = images[:10_000].reshape(-1, 1, 28, 28)
     if images.dtype == torch.uint8:
         return images.float().div_(127.5).sub_(1)  # As load_images does.
@@ -1008,7 +993,7 @@ def fetch_dataset(train):
     """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
     files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
-    missing, usual = not all(file.exists() for file in files), socket.getdefaulttimeout()
+    missing = not all(file.exists() for file in files)
     try:
         if missing:
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
@@ -1020,14 +1005,9 @@ def fetch_dataset(train):
         return dataset
     except Exception as error:  # A download fails in many ways, and so does a damaged file.
         reason = str(error).strip() or type(error).__name__
-    finally:
-        socket.setdefaulttimeout(usual)
     if not missing:
         raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
                          f"({reason}). Move them away, and a new start downloads them anew.")
-    for empty in (files[0].parent, files[0].parent.parent, folder):
-        with contextlib.suppress(OSError):  # It removes only what is empty.
-            empty.rmdir()
     say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
         f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
         f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
@@ -1071,33 +1051,31 @@ def check_constants():
             entry.critic(scores, scores).item(), entry.generator(scores, scores).item()
     except Exception as error:
         raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
-    hidden, folder = (1, 10_000, range(1, 5)), "the name of a folder"
+    hidden = (1, 10_000, range(1, 5))
     rules = {  # A list holds choices, two numbers are limits, a third: the lengths of a tuple.
-        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
+        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
         "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),
-        "BATCH_SIZE": (2, 60_000), "AVERAGE": (0.0, 1000.0), "DEVICE": "the name of a device",
-        "RESUME": [False, True], "SAMPLES": (100, 10_000), "OUTPUT_DIR": folder}
+        "BATCH_SIZE": (2, 60_000), "AVERAGE": (0.0, 1000.0), "DEVICE": str,
+        "RESUME": [False, True], "SAMPLES": (100, 10_000), "OUTPUT_DIR": str}
     for name, rule in rules.items():
-        value, wanted = globals().get(name), rule
+        value = globals().get(name)
         if isinstance(rule, list):
             right, wanted = value in rule, f"one of {rule}"
         elif isinstance(rule, set):
             right = isinstance(value, tuple) and value and all(word in list(rule) for word in value)
             wanted = f"a tuple of names from {sorted(rule)}, such as ('BCE',) with its comma"
-        elif isinstance(rule, str):
-            right = isinstance(value, str) and value.strip()
+        elif rule is str:
+            right, wanted = isinstance(value, str), "a text"
         else:
             low, high, *counts = rule
-            numbers = value if counts and type(value) is tuple else (value,)
-            right = all(type(n) in (int, type(low)) and low <= n <= high for n in numbers)
-            right = right and (not counts or numbers is value and len(value) in counts[0])
+            right = not counts or type(value) is tuple and len(value) in counts[0]
+            right = right and all(type(number) in (int, type(low)) and low <= number <= high
+                                  for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            lengths = " or ".join(map(str, *counts)) if counts else ""
-            wanted += f", in a tuple of length {lengths}: (64,) has length 1" if counts else ""
+            wanted += f", in a tuple, its length in {counts[0]}: (64,) has 1" if counts else ""
         if not right or name in ("LOSSES", "SEEDS") and len(set(value)) < len(value):
-            problem = f"= {value!r} cannot be used" if name in globals() else "is missing"
-            raise SystemExit(f"{name} {problem}. It must be {wanted}.")
+            raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}
 
 

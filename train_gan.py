@@ -376,13 +376,13 @@ def find_device():
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
-        return torch.device(name)
     except Exception as error:
         reason = f"{name!r} cannot be used: {str(error).splitlines()[0]}"
-    if DEVICE != "auto":
-        raise SystemExit(f"DEVICE = {reason}")
-    say(f"Note      the device {reason}. The CPU is used instead.")
-    return torch.device("cpu")
+        if DEVICE != "auto":
+            raise SystemExit(f"DEVICE = {reason}") from None
+        say(f"Note      the device {reason}. The CPU is used instead.")
+        name = "cpu"
+    return torch.device(name)
 
 
 def open_output():
@@ -402,17 +402,14 @@ def open_output():
 def write_whole(name, save):
     """Write OUTPUT_DIR/name with save(file), first under another name: never half of it."""
     beside = output(f"part.{name}")
-    for wait in (0.3, 0.3, 0):  # Another program may lock a file for a moment, so try again.
-        try:
-            with open(beside, "wb") as file:
-                save(file)
-            return beside.replace(output(name))
-        except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
-            reason = error
-            time.sleep(wait)
-    with contextlib.suppress(OSError):
-        beside.unlink()
-    say(f"Cannot write {output(name)}: {reason}. The old one, if any, is kept. The run goes on.")
+    try:
+        with open(beside, "wb") as file:
+            save(file)
+        beside.replace(output(name))
+    except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
+        say(f"Cannot write {output(name)}: {error}. The old one, if any, is kept. The run goes on.")
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def save_checkpoint(gan):
@@ -435,13 +432,10 @@ def load_checkpoint(gan):
         if state["made_with"]["device"] != gan.made_with["device"]:
             say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
         for name, part in vars(gan).items():
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(state[name])
-            elif isinstance(part, torch.Generator):
-                part.set_state(state[name])
-            elif torch.is_tensor(part):
-                setattr(gan, name, state[name].to(part.device))
-            elif name != "made_with":
+            load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
+            if load:
+                load(state[name])
+            elif name != "made_with" and not torch.is_tensor(part):  # The latents are the same.
                 setattr(gan, name, state[name])
     except Exception as error:  # A damaged file fails in many ways.
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
@@ -477,20 +471,20 @@ def set_aside_earlier_run():
     kinds, number = ("run.txt", "samples_epoch_*.png", "training.gif", "losses.png", "history.csv",
                      "generat*.*", "checkpoint.pt"), 1
     files = [path for kind in kinds for path in output().glob(kind)]
+    if not files:
+        return
     while (folder := output(f"earlier_{number}")).exists():
         number += 1
+    folder.mkdir()
     try:
         for path in files:
-            folder.mkdir(exist_ok=True)
             path.rename(folder / path.name)
     except OSError as error:  # Windows does not move a file that is open elsewhere.
-        for path in folder.glob("*"):
+        for path in folder.iterdir():
             path.rename(output(path.name))
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        folder.rmdir()
         raise SystemExit(f"Cannot move a file of an earlier run. Is it open? {error}.") from None
-    if files:
-        say(f"Kept      the files of an earlier run, in {folder}")
+    say(f"Kept      the files of an earlier run, in {folder}")
 
 
 def end_epoch(gan, images, epoch, means, seconds):
@@ -562,9 +556,8 @@ def save_pictures(gan):
     curves = draw_curves(gan.history, title, guess)
     write_whole("losses.png", lambda file: curves.savefig(file, dpi=150))
     text = io.StringIO()
-    table = csv.DictWriter(text, gan.history[0], lineterminator="\n")
-    table.writeheader()
-    table.writerows(gan.history)
+    rows = [gan.history[0], *(row.values() for row in gan.history)]  # The keys first, as headings.
+    csv.writer(text, lineterminator="\n").writerows(rows)
     write_whole("history.csv", lambda file: file.write(text.getvalue().encode()))
     if "ipykernel" in sys.modules:  # In a notebook, show them below the cell.
         sys.modules["IPython"].display.display(grids[-1], Image.open(output("losses.png")))
@@ -601,7 +594,7 @@ def fetch_dataset(train):
     """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
     files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
-    missing, usual = not all(file.exists() for file in files), socket.getdefaulttimeout()
+    missing = not all(file.exists() for file in files)
     try:
         if missing:
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
@@ -613,14 +606,9 @@ def fetch_dataset(train):
         return dataset
     except Exception as error:  # A download fails in many ways, and so does a damaged file.
         reason = str(error).strip() or type(error).__name__
-    finally:
-        socket.setdefaulttimeout(usual)
     if not missing:
         raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
                          f"({reason}). Move them away, and a new start downloads them anew.")
-    for empty in (files[0].parent, files[0].parent.parent, folder):
-        with contextlib.suppress(OSError):  # It removes only what is empty.
-            empty.rmdir()
     say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
         f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
         f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
@@ -658,31 +646,29 @@ def draw_digits(count, seed=0):
 
 def check_constants():
     """The constants by name. Exits in one line if one is missing or cannot be used."""
-    hidden, folder = (1, 10_000, range(1, 5)), "the name of a folder"
+    hidden = (1, 10_000, range(1, 5))
     rules = {  # A list holds choices, two numbers are limits, a third: the lengths of a tuple.
-        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": folder,
+        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LATENT_DIM": (1, 10_000), "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden,
         "EPOCHS": (1, 999), "BATCH_SIZE": (1, 60_000), "LEARNING_RATE": (1e-7, 1.0),
         "BETAS": (0.0, 0.9999, [2]), "R1": (0.0, 1000.0), "AVERAGE": (0.0, 1000.0),
-        "DEVICE": "the name of a device", "SEED": (0, 2**32 - 1), "RESUME": [False, True],
-        "OUTPUT_DIR": folder, "SAMPLE_EVERY": (1, 10_000)}
+        "DEVICE": str, "SEED": (0, 2**32 - 1), "RESUME": [False, True],
+        "OUTPUT_DIR": str, "SAMPLE_EVERY": (1, 10_000)}
     for name, rule in rules.items():
-        value, wanted = globals().get(name), rule
+        value = globals().get(name)
         if isinstance(rule, list):
             right, wanted = value in rule, f"one of {rule}"
-        elif isinstance(rule, str):
-            right = isinstance(value, str) and value.strip()
+        elif rule is str:
+            right, wanted = isinstance(value, str), "a text"
         else:
             low, high, *counts = rule
-            numbers = value if counts and type(value) is tuple else (value,)
-            right = all(type(n) in (int, type(low)) and low <= n <= high for n in numbers)
-            right = right and (not counts or numbers is value and len(value) in counts[0])
+            right = not counts or type(value) is tuple and len(value) in counts[0]
+            right = right and all(type(number) in (int, type(low)) and low <= number <= high
+                                  for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            lengths = " or ".join(map(str, *counts)) if counts else ""
-            wanted += f", in a tuple of length {lengths}: (64,) has length 1" if counts else ""
+            wanted += f", in a tuple, its length in {counts[0]}: (64,) has 1" if counts else ""
         if not right:
-            problem = f"= {value!r} cannot be used" if name in globals() else "is missing"
-            raise SystemExit(f"{name} {problem}. It must be {wanted}.")
+            raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}
 
 

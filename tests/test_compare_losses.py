@@ -1186,8 +1186,9 @@ def test_the_figure_is_fit_for_a_report_also_in_grey(small, monkeypatch, losses,
         gan.history = [{"epoch": n, "loss D": 1.0, "loss G": 2.0 * n, "real score": 5.0 - n,
                         "fake score": -1.0, "distance": 30.0 * number / n, "seconds": 2.0,
                         "G steps": 10 * n} for n in range(1, epochs + 1)]
-    figures = [{"distance": 0.5}, *({"distance": gan.history[-1]["distance"]} for gan in gans)]
-    figure = script.draw_comparison(gans, figures, "squares")
+    figures = [{"distance": 0.5}, *({"distance": gan.history[-1]["distance"], "data": "squares"}
+                                    for gan in gans)]  # fmt: skip
+    figure = script.draw_comparison(gans, figures)
     figure.savefig(io.BytesIO(), dpi=50)  # A warning would be an error here.
     assert "squares" in figure.get_suptitle() and "0.50" in figure.get_suptitle()
     titled = [axes for axes in figure.axes if axes.get_title(loc="left")]
