@@ -43,7 +43,7 @@ How to read the table, which has one row for each epoch. Each number is a mean o
     loss G    ln 2 = 0.69 if D guesses, higher if D recognises the fakes.
     D(x)      D's probability that real images are real. 0.5 if D only guesses.
     D(G(z))   D's probability that fakes are real. 0.5 if D only guesses.
-Loss G is computed after D's step, the other three before it. None of the four says how good the
+Loss G is computed after D's step, and the others before it. None of the four says how good the
 images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
 D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
@@ -85,7 +85,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# "!python" passes the notebook's MPLBACKEND on to the script, where it fails: remove it.
+# A notebook's "!python" hands its setting MPLBACKEND to the script, where Matplotlib would fail.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -115,13 +115,13 @@ BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use G's mean weights over about the last 1/8 of steps. 0: no mean.
+AVERAGE = 8  # Pictures use G's mean weights, mostly of the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_dcgan_variant"  # Relative to the folder that you start in.
-SAMPLE_EVERY = 1  # A sample picture after each epoch divisible by this, the first and the last.
+SAMPLE_EVERY = 1  # A picture after the first epoch, the last, and each divisible by this.
 
 
 # %% 4. Data
@@ -131,8 +131,8 @@ def load_images(train=True):
     Returns images, float32 [N, 1, 28, 28] from -1 (black) to 1 (white), the range of G's Tanh;
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
-    dataset = fetch_dataset(train) if DATASET != "drawn" else None  # None if the fetch fails.
-    if dataset is None:
+    dataset = fetch_dataset(train) if DATASET != "drawn" else None
+    if dataset is None:  # Either drawn digits are asked for, or the dataset cannot be had.
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
     # Convert all images here, once, so that no epoch has to convert them again.
@@ -277,14 +277,14 @@ class Discriminator(nn.Module):
 def discriminator_loss(real_logits, fake_logits):
     """What D minimises: the batch mean of -log D(x) - log(1 - D(G(z))). [GAN, eq. 1]
 
-    Takes logits [B, 1] of real and of fake images. If all are 0, D only guesses: 2 ln 2 = 1.386.
+    Takes logits [B, 1] of real and of fake images. If all are 0 (a guess), it is 2 ln 2 = 1.386.
     In equation 1, D maximises. Optimizers minimise, so here there is a minus.
 
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
     [GAN, prop. 1, thm. 1] But this loss does not say how good images are. In training, D is not D*.
-    And if D* finds all fakes, its loss is 0, however good they look. [Arjovsky, thm. 2.3]
+    And D* may find all fakes by details that nobody sees: then its loss is 0. [Arjovsky, thm. 2.3]
     """
     # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
     # at D(x) = 0.9, so D need not be certain. The target of fakes stays 0. Above it, D would rate
@@ -300,12 +300,12 @@ def discriminator_loss(real_logits, fake_logits):
 def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
-    Takes logits [B, 1] of fake images. If all are 0, D only guesses: ln 2 = 0.693. In equation 1, G
-    would minimise log(1 - D(G(z))). But where D is sure that an image is fake, that loss hardly
-    changes with the logit: at the logit -5, its derivative is -0.007, so almost no gradient reaches
-    G. The derivative of -log D(G(z)) is -0.993 there. Both losses aim at a high D(G(z)). At a fixed
-    D*, the mean of -log D*(G(z)) has the gradient of KL(p_G || p_data) - 2 JSD, if KL is finite
-    [Arjovsky, thm. 2.5]. This is smallest (0) if p_G = p_data. (KL: Kullback-Leibler.)
+    Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
+    equation 1, G would minimise log(1 - D(G(z))). But if D is sure of a fake, this hardly changes
+    with the logit: at the logit -5, its derivative is -0.007, and that of -log D(G(z)) is -0.993.
+    Both losses aim at a high D(G(z)). If D is held at the D* of this G, our loss has the gradient
+    of KL(p_G || p_data) - 2 JSD, if KL is finite. [Arjovsky, thm. 2.5] (KL: Kullback-Leibler
+    divergence.) This difference is smallest (0) if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -314,9 +314,9 @@ def r1_penalty(discriminator, real_images):
     """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
     The slope is the gradient of the logit with respect to the pixels. It tells G how to change an
-    image. Equation 1 tests D only on real and generated images. Around them, D may have a slope
-    even if G is perfect. Then G follows this slope away from real images, D changes, G comes back,
-    and so on. The penalty makes slopes costly: D keeps only those that help it to find fakes.
+    image. Equation 1 tests D only on real and generated images. So D may slope away from them even
+    if G is perfect. Then G follows this slope away from real images, D changes, G comes back, and
+    so on. The penalty makes slopes costly: those that do not help D to find fakes fade away.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
@@ -351,7 +351,7 @@ def historical_averaging(network, past):
 
 # %% 7. One training step
 #   1. G draws fake images from new latents.
-#   2. D judges real images and the fake ones: D's loss. Every 8th step adds the R1 penalty to it.
+#   2. D judges real images and the fake ones: D's loss. In every 8th step, R1's penalty is added.
 #   3. D's weights move, so that D tells real from fake better. G's weights do not.
 #   4. The new D judges the same fake images again: G's loss.
 #   5. G's weights move, so that D more often judges G's images as real. D's weights do not.
@@ -425,8 +425,8 @@ def train_step(gan, real_images):
     """One step of D, then one of G. Returns loss D, loss G, D(x) and D(G(z)) in a tensor [4]."""
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
-    # The penalty costs more passes through D. To save time, only every 8th step has it, times 8,
-    # so its mean gradient does not change. (Adam's steps differ a bit.) [LAZY, sec. 3.1, app. B]
+    # The penalty costs more passes through D. To save time, only every 8th step adds it, but times
+    # 8, so its gradient has the same mean over the steps. (Adam's steps differ.) [LAZY, sec. 3.1]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight, gan.past_d

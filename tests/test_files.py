@@ -545,6 +545,10 @@ def test_the_edges_of_the_ranges_are_allowed_and_what_is_beyond_is_not(name, mon
              "R1": (0, 1000), "AVERAGE": (0, 1000),
              "BETAS": ((0, 0), (0.9999, 0.9999))}  # fmt: skip
     beyond = {"LEARNING_RATE": (0.9e-7, 1.01), "BETAS": ((0, -0.1), (0.99995, 0))}
+    if name == "train_gan":
+        hidden = ("GENERATOR_HIDDEN", "DISCRIMINATOR_HIDDEN")
+        edges |= dict.fromkeys(hidden, ((1,), (10_000,) * 4))
+        beyond |= dict.fromkeys(hidden, ((), (1,) * 5))
     choices = {"DATASET": ("MNIST", "FashionMNIST", "KMNIST", "drawn"), "RESUME": (True, False),
                "DEVICE": ("auto", "cpu", "cuda", "cuda:1", "mps"), "DATA_DIR": ("~/data", ".")}
     for constant, values in {**edges, **choices}.items():
