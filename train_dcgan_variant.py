@@ -623,7 +623,7 @@ def load_checkpoint(gan):
             load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
             if load:
                 load(state[name])
-            elif name != "made_with" and not torch.is_tensor(part):  # The latents are the same.
+            elif name not in ("made_with", "fixed_latents"):  # The latents come from the seed.
                 setattr(gan, name, state[name])
     except Exception as error:  # A damaged file fails in many ways.
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]

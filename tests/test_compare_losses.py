@@ -496,6 +496,43 @@ def test_each_loss_meets_the_same_images_and_latents_in_the_same_order(images, m
     assert 0 <= share.min() < 0.05 and 0.95 < share.max() <= 1
 
 
+def test_a_checkpoint_gives_back_the_images_yet_to_come(small, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "OUTPUT_DIR", str(tmp_path))
+    gan, other = (script.build_gan(CPU, "BCE", 0) for _ in range(2))
+    for part in (gan, other):
+        part.made_with = {"device": "cpu"}
+    script.train_step(gan, images)
+    script.save_checkpoint(gan)
+    script.load_checkpoint(other)
+    assert len(other.order) == 170 - 32
+    for _ in range(10):
+        assert script.next_batch(gan, images).equal(script.next_batch(other, images))
+
+
+def test_the_entries_have_the_settings_on_which_the_published_figures_rest():
+    rates = {"BCE": (1e-3, 1e-3), "BCE-R1": (1e-3, 1e-3), "LSGAN": (1e-3, 1e-3),
+             "WGAN": (5e-5, 1e-3), "WGAN-GP": (1e-3, 1e-3), "hinge": (1e-3, 1e-3),
+             "R3GAN": (1e-3, 1e-3)}  # fmt: skip
+    others = {"WGAN": {"critic_steps": 5, "clip": 0.01, "betas": None},
+              "WGAN-GP": {"critic_steps": 5, "gp": 10, "betas": (0.0, 0.9)},
+              "BCE-R1": {"r1": 0.3, "penalty_every": 8},
+              "R3GAN": {"r1": 1.0, "r2": 1.0, "penalty_every": 8}}  # fmt: skip
+    usual = {"critic_steps": 1, "clip": 0, "gp": 0, "r1": 0, "r2": 0, "betas": (0.0, 0.99)}
+    for name in rates:
+        entry = script.loss_table()[name]
+        assert (entry.critic_lr, entry.generator_lr) == rates[name]
+        for field, value in {**usual, **others.get(name, {})}.items():
+            assert getattr(entry, field) == value, (name, field)
+
+
+def test_where_no_checkpoint_could_be_written_the_run_says_so(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr(script, "save_checkpoint", lambda gan: None)  # As on a full disk.
+    script.main()
+    assert "There is no checkpoint" in capsys.readouterr().out
+    assert not list(tmp_path.glob("generat*"))
+
+
 def test_images_left_over_from_an_epoch_do_not_make_a_short_batch(monkeypatch):
     monkeypatch.setattr(script, "BATCH_SIZE", 30)
     gan = script.build_gan(CPU, "BCE", 0)
