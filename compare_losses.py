@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook's "!python" hands its setting MPLBACKEND to the script, where Matplotlib would fail.
+# In a notebook, "!python" passes on the variable MPLBACKEND, with which Matplotlib fails here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Results use G's mean weights, mostly of the last 1/AVERAGE of steps. 0: no mean.
+AVERAGE = 8  # Results use a mean of G's weights (section 7). Larger: of fewer steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -128,7 +128,7 @@ def load_images(train=True):
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
     dataset = fetch_dataset(train) if DATASET != "drawn" else None
-    if dataset is None:  # Either drawn digits are asked for, or the dataset cannot be had.
+    if dataset is None:  # Drawn digits are wanted, or the dataset is not available.
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
     # Convert all images here, once, so that no epoch has to convert them again.

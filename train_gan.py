@@ -61,7 +61,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook's "!python" hands its setting MPLBACKEND to the script, where Matplotlib would fail.
+# In a notebook, "!python" passes on the variable MPLBACKEND, with which Matplotlib fails here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -88,13 +88,13 @@ BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, w
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use G's mean weights, mostly of the last 1/AVERAGE of steps. 0: no mean.
+AVERAGE = 8  # Pictures use a mean of G's weights (section 7). Larger: of fewer steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
 # Output
 OUTPUT_DIR = "outputs/train_gan"  # Relative to the current folder, like DATA_DIR.
-SAMPLE_EVERY = 2  # A picture after the first epoch, the last, and each divisible by this.
+SAMPLE_EVERY = 2  # Pictures after epoch 1, after the last one, and at multiples of this number.
 
 
 # %% 4. Data
@@ -105,7 +105,7 @@ def load_images(train=True):
     labels, int64 [N], which the GAN never sees; and the name of what was loaded.
     """
     dataset = fetch_dataset(train) if DATASET != "drawn" else None
-    if dataset is None:  # Either drawn digits are asked for, or the dataset cannot be had.
+    if dataset is None:  # Drawn digits are wanted, or the dataset is not available.
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
         return images, labels, "drawn digits"
     # Convert all images here, once, so that no epoch has to convert them again.
@@ -181,11 +181,11 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
-    equation 1, G would minimise log(1 - D(G(z))). But if D is sure of a fake, this hardly changes
-    with the logit: at the logit -5, its derivative is -0.007, and that of -log D(G(z)) is -0.993.
-    Both losses aim at a high D(G(z)). If D is held at the D* of this G, our loss has the gradient
-    of KL(p_G || p_data) - 2 JSD, if KL is finite. [Arjovsky, thm. 2.5] (KL: Kullback-Leibler
-    divergence.) This difference is smallest (0) if p_G = p_data.
+    equation 1, G would minimise log(1 - D(G(z))). But near D(G(z)) = 0, this hardly changes with
+    the logit: at the logit -5, the derivative is -0.007. That of -log D(G(z)) is -0.993. Both
+    losses aim at a high D(G(z)). If D is held at the D* of this G, our loss has the gradient of
+    KL(p_G || p_data) - 2 JSD, if KL is finite. (KL: Kullback-Leibler divergence.) [Arjovsky,
+    thm. 2.5] KL - 2 JSD is smallest (0) if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -193,10 +193,10 @@ def generator_loss(fake_logits):
 def r1_penalty(discriminator, real_images):
     """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
-    The slope is the gradient of the logit with respect to the pixels. It tells G how to change an
-    image. Equation 1 tests D only on real and generated images. So D may slope away from them even
-    if G is perfect. Then G follows this slope away from real images, D changes, G comes back, and
-    so on. The penalty makes slopes costly: those that do not help D to find fakes fade away.
+    The slope is the gradient of the logit with respect to the pixels. At G's images, it tells G how
+    to change them. Equation 1 tests D only on real and generated images. So beside real images, D
+    may be higher still, even if G is perfect. G follows this slope away from real images, D
+    changes, G comes back, and so on. The penalty makes slopes smaller. Those of no use to D vanish.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -265,8 +265,8 @@ def train_step(gan, real_images):
     """One step of D, then one of G. Returns loss D, loss G, D(x) and D(G(z)) in a tensor [4]."""
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
-    # The penalty costs more passes through D. To save time, only every 8th step adds it, but times
-    # 8, so its gradient has the same mean over the steps. (Adam's steps differ.) [LAZY, sec. 3.1]
+    # The penalty costs more passes through D. To save time, only every 8th step adds it, multiplied
+    # by 8. So the mean of its gradient over the steps stays the same. [LAZY, sec. 3.1, app. B]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
