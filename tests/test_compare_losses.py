@@ -1071,6 +1071,37 @@ def test_images_without_labels_or_too_few_are_one_line_before_anything_is_moved(
     assert written() == before and not list(Path(script.OUTPUT_DIR).glob("earlier_*"))
 
 
+def test_a_checkpoint_of_another_device_goes_on_and_says_so(quick, monkeypatch, capsys):
+    script.main()
+    state = torch.load(path("checkpoint_bce_0.pt"), weights_only=True)
+    state["made_with"]["device"] = "NVIDIA Tesla"
+    torch.save(state, path("checkpoint_bce_0.pt"))
+    monkeypatch.setattr(script, "RESUME", True)
+    monkeypatch.setattr(script, "EPOCHS", 3)
+    capsys.readouterr()
+    script.main()
+    assert capsys.readouterr().out.count("another device") == 1, "BCE alone"
+    script.main()
+    assert "another device" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_earlier_run_is_moved_whole_or_not_at_all(quick, monkeypatch, number):
+    script.main()
+    before, rename, calls = written(), Path.rename, []
+
+    def locked(file, target):
+        calls.append(file)
+        if len(calls) == number:
+            raise PermissionError(13, "open in a spreadsheet")
+        return rename(file, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", locked)
+        assert "open in a spreadsheet" in refusal()
+    assert written() == before and not path("earlier_1").exists()
+
+
 def test_ctrl_c_says_how_to_go_on_and_before_the_first_epoch_that_it_cannot(
     quick, monkeypatch, capsys
 ):
