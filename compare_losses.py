@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Results use a mean of G's weights (section 7). Larger: of fewer steps. 0: no mean.
+AVERAGE = 8  # Results use G's mean weights of the last steps: of fewer ones if larger. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -339,7 +339,7 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
-    G never stands still, because each batch differs and D changes as well. The mean of its weights
+    G never stands still, because each batch differs and D changes as well. The mean of G's weights
     over many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
     thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
     """

@@ -88,7 +88,7 @@ BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, w
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use a mean of G's weights (section 7). Larger: of fewer steps. 0: no mean.
+AVERAGE = 8  # Pictures use G's mean weights of the last steps: of fewer ones if larger. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -162,7 +162,7 @@ class Discriminator(nn.Module):
 def discriminator_loss(real_logits, fake_logits):
     """What D minimises: the batch mean of -log D(x) - log(1 - D(G(z))). [GAN, eq. 1]
 
-    Takes logits [B, 1] of real and of fake images. If all are 0 (a guess), it is 2 ln 2 = 1.386.
+    Takes logits [B, 1] of real and fake images. If all are 0 (a guess), the loss is 2 ln 2 = 1.386.
     In equation 1, D maximises. Optimizers minimise, so here there is a minus.
 
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
@@ -182,10 +182,10 @@ def generator_loss(fake_logits):
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
     equation 1, G would minimise log(1 - D(G(z))). But near D(G(z)) = 0, this hardly changes with
-    the logit: at the logit -5, the derivative is -0.007. That of -log D(G(z)) is -0.993. Both
-    losses aim at a high D(G(z)). If D is held at the D* of this G, our loss has the gradient of
-    KL(p_G || p_data) - 2 JSD, if KL is finite. (KL: Kullback-Leibler divergence.) [Arjovsky,
-    thm. 2.5] KL - 2 JSD is smallest (0) if p_G = p_data.
+    the logit: at the logit -5, the derivative is -0.007. For -log D(G(z)), it is -0.993. Both
+    losses aim at a high D(G(z)). Keep D fixed at the D* of this G: then our loss has the same
+    gradient for G's weights as KL(p_G || p_data) - 2 JSD. This value is least (0) if p_G = p_data.
+    [Arjovsky, thm. 2.5, for a finite KL, the Kullback-Leibler divergence]
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -194,9 +194,9 @@ def r1_penalty(discriminator, real_images):
     """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
     The slope is the gradient of the logit with respect to the pixels. At G's images, it tells G how
-    to change them. Equation 1 tests D only on real and generated images. So beside real images, D
-    may be higher still, even if G is perfect. G follows this slope away from real images, D
-    changes, G comes back, and so on. The penalty makes slopes smaller. Those of no use to D vanish.
+    to change them. Equation 1 says nothing about images that are neither real nor generated. So D
+    may be higher near a real image than at it, even if G is perfect. Then G leaves the real images,
+    D changes, G comes back, and so on. The penalty makes slopes smaller, and useless ones vanish.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -252,7 +252,7 @@ def generator_step(generator, discriminator, optimizer, fake_images):
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
-    G never stands still, because each batch differs and D changes as well. The mean of its weights
+    G never stands still, because each batch differs and D changes as well. The mean of G's weights
     over many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
     thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
     """
