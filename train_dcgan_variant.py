@@ -12,9 +12,9 @@ low instead. Section 6 says why.) [GAN, eq. 1, sec. 3]
 
     E[log D(x)] + E[log(1 - D(G(z)))]      x: a real image, z: a latent vector, E: a mean
 
-By default G is fully connected and D is convolutional. GENERATOR = "conv" makes both convolutional,
-which is a small [DCGAN]. Often D becomes too strong for G. TRICKS names known remedies: try one, or
-several together. Each is explained where it acts, so search for its name:
+By default G is fully connected and D is convolutional. GENERATOR = "conv" makes G convolutional,
+too: with DISCRIMINATOR = "flatten", this is a small [DCGAN]. Often D becomes too strong for G.
+TRICKS names known remedies: try some. Each is explained where it acts, so search for its name:
 
     label_smoothing        D should call real images 0.9 real, not 1       [Salimans, sec. 3.4]
     spectral_norm          D treats similar images similarly               [SN]
@@ -49,8 +49,8 @@ D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
 docs/tutorials.md describes four tutorials. Settings of tutorial C: DISCRIMINATOR = "flatten",
 EPOCHS = 50, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0,
-SEED = 42. With them, D becomes too strong, and digits look alike. Tutorial D has a convolutional
-network, too: the same settings with DISCRIMINATOR = "pool".
+SEED = 42. With them, D becomes too strong, and digits look alike. For the convolutional D of
+tutorial D, take the same settings with DISCRIMINATOR = "pool".
 
 In [GAN, alg. 1], G draws new images for its own step. Here, as in tutorial C, it learns from the
 same images that D has just seen. This saves a pass through G.
@@ -144,7 +144,7 @@ def load_images(train=True):
 class Generator(nn.Module):
     """Turns latent vectors [B, LATENT_DIM] into images [B, 1, 28, 28] from -1 to 1.
 
-    BatchNorm gives each feature mean 0 and standard deviation 1 over the batch, then a learned
+    BatchNorm gives each feature or map mean 0 and deviation 1 over the batch, and then a learned
     scale and shift. For pictures, in eval mode, it uses fixed statistics instead: see section 8.
     """
 
@@ -263,8 +263,8 @@ class Discriminator(nn.Module):
         maps = self.middle(features)  # [B, 64, 7, 7] for "hidden"
         if "minibatch_stddev" in TRICKS:
             # [ProGAN, sec. 3] One number says how much the images of this batch differ. Each image
-            # gets it as one more map. It betrays fakes that are all alike. Pixels at the border
-            # never differ. Their variance is 0, where sqrt has no finite slope, so 1e-6 is added.
+            # gets it as one more map. It betrays fakes that are all alike. In black corners,
+            # features do not differ: their variance is 0, where sqrt has no finite slope: so 1e-6.
             spread = (features.var(0, correction=0) + 1e-6).sqrt().mean()
             maps = torch.cat([maps, spread.expand(len(maps), 1, 7, 7)], 1)  # Here [B, 65, 7, 7]
         return self.last(maps)
@@ -287,8 +287,8 @@ def discriminator_loss(real_logits, fake_logits):
     And D* may find all fakes by details that nobody sees: then its loss is 0. [Arjovsky, thm. 2.3]
     """
     # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
-    # at D(x) = 0.9, so D need not be certain. The target of fakes stays 0. Above it, D would rate
-    # fakes higher where there are many of them, and G would have less reason to move.
+    # at D(x) = 0.9, so D need not be certain. The target of fakes stays 0. If it were more, D
+    # would rate fakes higher where there are many of them, so that G had less reason to move.
     target = 0.9 if "label_smoothing" in TRICKS else 1.0
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     targets = torch.full_like(real_logits, target)
@@ -332,7 +332,7 @@ def feature_matching(real_features, fake_features):
     """Squared distance of the two batches' mean features. [Salimans, sec. 3.1]
 
     If TRICKS says so, G minimises it instead of generator_loss. G need not fool D then. Its images
-    only have to look like real ones on average, and one image, repeated, does not.
+    only have to match real ones on average. Beside our D, that left two or three kinds of digit.
     minibatch_stddev is added after these features, so it gives G no gradient here.
     """
     return (real_features.mean(0) - fake_features.mean(0)).square().sum()
@@ -341,7 +341,7 @@ def feature_matching(real_features, fake_features):
 def historical_averaging(network, past):
     """A factor times the squared distance of the weights from their average. [Salimans, sec. 3.3]
 
-    If TRICKS says so, each network adds this to its loss. It damps oscillation, because weights
+    If TRICKS says so, each network adds this to its loss. It should damp oscillation: weights
     that circle around a point are pulled towards it. The paper gives no factor. With 1, the
     networks hardly learn. We found no factor that helps. 1e-4 does little harm.
     """
@@ -390,7 +390,7 @@ def discriminator_step(
 def generator_step(generator, discriminator, optimizer, fake_images, real_images=None, past=None):
     """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G.
 
-    Only feature_matching needs real_images. Only historical_averaging needs past, a plain mean.
+    Only feature_matching needs real_images. Only historical_averaging needs past, G's mean weights.
     Loss G is without their terms, so that it means the same for all TRICKS.
     """
     features = discriminator.features(fake_images)  # D has just changed, so it looks again.
@@ -495,9 +495,9 @@ def train_epoch(gan, images):
 
 
 def renew_statistics(gan):
-    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 latents.
+    """Measure BatchNorm's mean and deviation anew for the G of the pictures, over 6,400 latents.
 
-    The averaged weights never processed a batch in training, so they need statistics of their own,
+    Averaged weights never processed a batch in training, so they need statistics of their own,
     or the pictures look worse than those of G itself. (Tutorial C copied momentum=0.8 from Keras,
     where it is the weight of the old value. In PyTorch, it is the weight of the newest batch. Here,
     it would have no effect, because update_bn computes the statistics anew, over all latents.)

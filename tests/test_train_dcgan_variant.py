@@ -586,6 +586,30 @@ def test_three_images_of_ones_own_are_enough(constants, digits, tmp_path):
     assert {"neighbours.png", "generated.npy"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_an_earlier_run_is_set_aside_whole_each_in_a_folder_of_its_own(constants, tmp_path, capsys):
+    names = ["run.txt", "samples_epoch_001.png", "training.gif", "losses.png", "history.csv",
+             "interpolation.png", "neighbours.png", "generator.pt", "generated.npy",
+             "checkpoint.pt"]  # fmt: skip
+    (tmp_path / "notes.md").write_text("mine")
+    for number in ("1", "2"):
+        for name in names:
+            (tmp_path / name).write_text(number)
+        script.set_aside_earlier_run()
+        kept = {path.name: path.read_text() for path in (tmp_path / f"earlier_{number}").iterdir()}
+        assert kept == dict.fromkeys(names, number) and f"earlier_{number}" in capsys.readouterr().out
+    script.set_aside_earlier_run()  # Nothing is left to move.
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.md", "earlier_1", "earlier_2"}
+
+
+def test_the_seconds_of_an_epoch_are_those_that_it_took(constants, digits, tmp_path, monkeypatch):
+    constants(EPOCHS=1, BATCH_SIZE=10, train_epoch=lambda *_: [1.0, 1.0, 0.5, 0.5])
+    constants(renew_statistics=lambda gan: None, end_epoch=lambda *found: seconds.append(found[-1]))
+    clock, seconds = iter((100.0, 107.5)), []
+    monkeypatch.setattr(script.time, "perf_counter", lambda: next(clock))
+    script.train(SimpleNamespace(history=[]), digits)
+    assert seconds == [7.5]
+
+
 def test_without_a_checkpoint_no_studies_are_drawn(constants, digits, tmp_path):
     """Where it could not be written, say. They would show a G amid the next epoch."""
     constants(EPOCHS=1, BATCH_SIZE=10, renew_statistics=lambda gan: None)
