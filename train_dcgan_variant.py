@@ -33,7 +33,7 @@ It writes to outputs/train_dcgan_variant/:
     neighbours.png             samples beside the most similar training images: are they copies?
     losses.png, history.csv    the table that it prints, as curves and as a file
     generated.npy              10,000 images from other latents, to measure how good they are
-    generator.pt               the weights of the generator that made them
+    generator.pt               the weights of the G that made these images
     checkpoint.pt              the state from which RESUME = True continues the training
     run.txt                    the constants and the versions of this run
 A new run moves the files of an earlier one to outputs/train_dcgan_variant/earlier_1/ (2, 3, ...).
@@ -85,7 +85,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# In a notebook, "!python" passes on the variable MPLBACKEND, with which Matplotlib fails here.
+# If a notebook starts this file by "!python", it passes on MPLBACKEND, and Matplotlib would fail.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -115,7 +115,7 @@ BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use G's mean weights of the last steps: of fewer ones if larger. 0: no mean.
+AVERAGE = 8  # Pictures use G's mean weights over the last steps. Larger = fewer steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -303,9 +303,9 @@ def generator_loss(fake_logits):
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
     equation 1, G would minimise log(1 - D(G(z))). But near D(G(z)) = 0, this hardly changes with
     the logit: at the logit -5, the derivative is -0.007. For -log D(G(z)), it is -0.993. Both
-    losses aim at a high D(G(z)). Keep D fixed at the D* of this G: then our loss has the same
-    gradient for G's weights as KL(p_G || p_data) - 2 JSD. This value is least (0) if p_G = p_data.
-    [Arjovsky, thm. 2.5, for a finite KL, the Kullback-Leibler divergence]
+    losses aim at a high D(G(z)). KL, the Kullback-Leibler divergence, compares p_G with p_data,
+    too. For a fixed D* of this G, our loss and KL(p_G || p_data) - 2 JSD have the same gradient, if
+    KL is finite. [Arjovsky, thm. 2.5] KL - 2 JSD is least (0) if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -313,10 +313,10 @@ def generator_loss(fake_logits):
 def r1_penalty(discriminator, real_images):
     """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
-    The slope is the gradient of the logit with respect to the pixels. At G's images, it tells G how
-    to change them. Equation 1 says nothing about images that are neither real nor generated. So D
-    may be higher near a real image than at it, even if G is perfect. Then G leaves the real images,
-    D changes, G comes back, and so on. The penalty makes slopes smaller, and useless ones vanish.
+    The slope is the gradient of the logit with respect to the pixels. G follows D's slopes.
+    Equation 1 says nothing about images that are neither real nor generated. So D may rise as an
+    image becomes less real, even if G is perfect. Then G leaves the real images, D changes, G comes
+    back, and so on. The penalty makes slopes smaller. Those that do not help to find fakes vanish.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
