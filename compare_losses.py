@@ -7,8 +7,8 @@
 
 A loss says what the two networks of a GAN play for. All losses start from the same weights here.
 They see the same real images and the same latents in the same order, and they take the same number
-of generator steps. What differs is the optimizer, its rates, and how many steps D takes before each
-step of G (for WGAN 5, so it also sees 5 times as many images): see section 6. Then a judge, a small
+of generator steps. Besides the loss, the optimizer differs, its rates, and D's steps before each of
+G (for WGAN 5, so it also sees 5 times as many images): see section 6. Then a judge, a small
 classifier trained on real digits, compares their images with real ones. No GAN learns from it.
 
 D is also called a critic: it gives an image a score, and a higher score means more real. Only for
@@ -41,7 +41,7 @@ How to read the tables:
     distance         Frechet distance between what the judge sees in fake and in real images. Less
                      is better. This is what compares the losses. With the network Inception as the
                      judge it is called FID.
-    G itself         the same for G's latest weights. All other figures are of their average.
+    G itself         the same for G's latest weights. The judge's other figures: for the average.
     readable         the share of images in which the judge names a digit at more than 90 %
     digits           how many of the ten are drawn, each in at least 1 % of the images
     precision        the share of fake images that look real
@@ -223,7 +223,7 @@ def loss_table():
             r1=0.3, penalty_every=8),
         # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
         # for D, (D(G(z)) - 1)^2 / 2 for G. If D is the best one, G's loss plus (D(x) - 1)^2 / 2 is
-        # an eighth of Pearson's chi-squared divergence of p_data + p_G from 2 p_G, plus 1/4.
+        # an eighth of Pearson's chi-squared divergence between p_data + p_G and 2 p_G, plus 1/4.
         "LSGAN": loss_entry(
             critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
             generator=lambda real, fake: (fake - 1).square().mean() / 2),
@@ -339,8 +339,8 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
-    G never stands still, because each batch differs and D changes as well. The mean of G's weights
-    over many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
+    G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
+    many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
     thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
     """
     share = AVERAGE / (AVERAGE + step)
@@ -352,7 +352,7 @@ def train_step(gan, images):
     """The critic steps of gan.loss, then one step of G. Returns loss D, loss G and both scores [4].
 
     G learns from the fake images of the last critic step. (In [WGAN, alg. 1] it draws new ones.)
-    Loss D and the scores are those of that step, too.
+    Loss D and the scores are of the last critic step, too.
     """
     loss = loss_table()[gan.loss]
     for _ in range(loss.critic_steps):
@@ -448,9 +448,9 @@ def train(gans, images, judge):
 
 
 # %% 9. The judge and its metrics
-# Figures of two runs may be compared, for their judges are equal but for rounding. With another
-# number of threads, distances moved by up to 8 %. So take distances for equal if they differ by
-# less than a tenth. A paper has its own judge, and so another scale.
+# Figures of two runs may be compared, for their judges are equal but for rounding. Rounding differs
+# with the number of threads: distances moved by up to 8 %. So take distances for equal if they
+# differ by less than a tenth. A paper has its own judge, and so another scale.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
 
@@ -489,9 +489,9 @@ class Judge(nn.Module):
 def judge_recipe():
     """All that decides how a judge comes out, but for its layers and its data.
 
-    "means": the variance of the 32 means divided by that of the 64 features of shapes. With a half,
-    the order of some GANs changed with the judge's seed. Without means, the judge hardly
-    saw specks. See docs/results.md.
+    "means": the variance of the 32 means divided by that of the 64 features of shapes. At 0.5, the
+    ranking of some GANs changed with the judge's seed. Without means, the judge hardly saw specks.
+    See docs/results.md.
     """
     return {"seed": random_stream("judge", 0).initial_seed(), "rounds": 3, "batch": 128, "lr": 2e-3,
             "means": 0.25}
@@ -578,10 +578,10 @@ def measure_digits(source, search=False):
     """Print the figures of anybody's images beside those of real ones, as a Markdown table.
 
     source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], black
-    being the least; only the first 10,000 count, and they must not be sorted by digit. The real
-    images are test images. search=True, for choosing settings: these are training images that the
-    judge has not learnt from, so that the test images stay unseen until the end. Returns the
-    figures of both rows.
+    being the least; only the first 10,000 count, and they must not be sorted by digit. They are
+    compared with test images, but if search=True, for choosing settings, with training images that
+    the judge has not learnt from. So the test images stay unseen until the end. Returns the figures
+    of both rows.
     """
     images = read_digits(source)  # [N, 1, 28, 28]
     output().mkdir(parents=True, exist_ok=True)

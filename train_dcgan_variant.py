@@ -412,8 +412,8 @@ def generator_step(generator, discriminator, optimizer, fake_images, real_images
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
-    G never stands still, because each batch differs and D changes as well. The mean of G's weights
-    over many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
+    G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
+    many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
     thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
     """
     share = AVERAGE / (AVERAGE + step)
