@@ -1,6 +1,7 @@
 """The networks of train_dcgan_variant.py against their sources, its BatchNorm, and each trick."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -586,7 +587,9 @@ def test_three_images_of_ones_own_are_enough(constants, digits, tmp_path):
     assert {"neighbours.png", "generated.npy"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_an_earlier_run_is_set_aside_whole_each_in_a_folder_of_its_own(constants, tmp_path, capsys):
+def test_an_earlier_run_is_set_aside_whole_or_not_at_all(
+    constants, tmp_path, capsys, monkeypatch
+):
     names = ["run.txt", "samples_epoch_001.png", "training.gif", "losses.png", "history.csv",
              "interpolation.png", "neighbours.png", "generator.pt", "generated.npy",
              "checkpoint.pt"]  # fmt: skip
@@ -598,7 +601,22 @@ def test_an_earlier_run_is_set_aside_whole_each_in_a_folder_of_its_own(constants
         kept = {path.name: path.read_text() for path in (tmp_path / f"earlier_{number}").iterdir()}
         assert kept == dict.fromkeys(names, number) and f"earlier_{number}" in capsys.readouterr().out
     script.set_aside_earlier_run()  # Nothing is left to move.
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.md", "earlier_1", "earlier_2"}
+    (tmp_path / "run.txt").write_text("3")
+    (tmp_path / "checkpoint.pt").write_text("3")
+    with monkeypatch.context() as patch:
+        rename = Path.rename
+
+        def locked(path, target):
+            if path.name == "checkpoint.pt":
+                raise PermissionError(13, "open elsewhere")
+            return rename(path, target)
+
+        patch.setattr(Path, "rename", locked)
+        with pytest.raises(SystemExit, match="Is it open"):
+            script.set_aside_earlier_run()
+    assert (tmp_path / "run.txt").read_text() == "3" and not (tmp_path / "earlier_3").exists()
+    rest = {path.name for path in tmp_path.iterdir()}
+    assert rest == {"notes.md", "earlier_1", "earlier_2", "run.txt", "checkpoint.pt"}
 
 
 def test_the_seconds_of_an_epoch_are_those_that_it_took(constants, digits, tmp_path, monkeypatch):
