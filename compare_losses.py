@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# If a notebook starts this file by "!python", it passes on MPLBACKEND, and Matplotlib would fail.
+# A notebook sets MPLBACKEND, also for "!python" in a cell, where Matplotlib would fail with it.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Results use G's mean weights over the last steps. Larger = fewer steps. 0: no mean.
+AVERAGE = 8  # Results use a mean of G's weights over many steps (section 7). 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -340,8 +340,8 @@ def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
     G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
-    many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
-    thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
+    many steps often draws better than its latest weights. [AVERAGE] If AVERAGE is 8, about two
+    thirds of the mean come from the last eighth of all steps so far. If it is 16, the last 16th.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):

@@ -61,7 +61,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# If a notebook starts this file by "!python", it passes on MPLBACKEND, and Matplotlib would fail.
+# A notebook sets MPLBACKEND, also for "!python" in a cell, where Matplotlib would fail with it.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -88,7 +88,7 @@ BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, w
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use G's mean weights over the last steps. Larger = fewer steps. 0: no mean.
+AVERAGE = 8  # Pictures use a mean of G's weights over many steps (section 7). 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -181,11 +181,11 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
-    equation 1, G would minimise log(1 - D(G(z))). But near D(G(z)) = 0, this hardly changes with
-    the logit: at the logit -5, the derivative is -0.007. For -log D(G(z)), it is -0.993. Both
-    losses aim at a high D(G(z)). KL, the Kullback-Leibler divergence, compares p_G with p_data,
-    too. For a fixed D* of this G, our loss and KL(p_G || p_data) - 2 JSD have the same gradient, if
-    KL is finite. [Arjovsky, thm. 2.5] KL - 2 JSD is least (0) if p_G = p_data.
+    equation 1, G would minimise log(1 - D(G(z))). But this is flat where D recognises the fakes: at
+    the logit -5 its slope is -0.007, and that of -log D(G(z)) is -0.993. So G learns faster here.
+    What does G aim at? Where D is D*, this loss has the same gradient for G as the value below. It
+    is 0 if p_G = p_data, and else it is larger. [Arjovsky, thm. 2.5]
+        KL(p_G || p_data) - 2 JSD      KL: the Kullback-Leibler divergence, which must be finite
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -193,10 +193,10 @@ def generator_loss(fake_logits):
 def r1_penalty(discriminator, real_images):
     """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
-    The slope is the gradient of the logit with respect to the pixels. G follows D's slopes.
-    Equation 1 says nothing about images that are neither real nor generated. So D may rise as an
-    image becomes less real, even if G is perfect. Then G leaves the real images, D changes, G comes
-    back, and so on. The penalty makes slopes smaller. Those that do not help to find fakes vanish.
+    The slope is the gradient of the logit with respect to the pixels. It says which change makes an
+    image look more real to D, and G learns this change. If G is perfect, no change is wanted. But
+    D's loss counts only D's values at images, not its slopes. So D may still push G away from the
+    real images, D follows, and they may go round and round. The penalty makes these slopes smaller.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -253,8 +253,8 @@ def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
     G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
-    many steps often draws better than its latest weights. [AVERAGE] After n steps, about two
-    thirds of the mean come from the last n / AVERAGE steps. A larger AVERAGE forgets sooner.
+    many steps often draws better than its latest weights. [AVERAGE] If AVERAGE is 8, about two
+    thirds of the mean come from the last eighth of all steps so far. If it is 16, the last 16th.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
