@@ -61,7 +61,7 @@ that tuned each loss with care found none that was always better. [EQUAL]
 [R1]      Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
 [R3GAN]   Huang et al. 2024, The GAN is dead; long live the GAN!, arxiv.org/abs/2501.05441
 [LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
-[AVERAGE] Shamir, Zhang 2013, arxiv.org/abs/1212.1824; Yazici et al. 2018, arxiv.org/abs/1806.04498
+[MEAN]    Shamir, Zhang 2013, arxiv.org/abs/1212.1824; Yazici et al. 2018, arxiv.org/abs/1806.04498
 [EQUAL]   Lucic et al. 2018, Are GANs Created Equal?, arxiv.org/abs/1711.10337
 [FID]     Heusel et al. 2017, Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
 [PR]      Kynkaanniemi et al. 2019, Improved Precision and Recall, arxiv.org/abs/1904.06991
@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND, also for "!python" in a cell, where Matplotlib would fail with it.
+# A notebook sets MPLBACKEND. A script that "!python" starts there inherits it, and would fail.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Results use a mean of G's weights over many steps (section 7). 0: no mean.
+AVERAGE = 8  # Results use G's mean weights. 8: mostly of the last 1/8 of the steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -340,12 +340,14 @@ def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
     G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
-    many steps often draws better than its latest weights. [AVERAGE] If AVERAGE is 8, about two
-    thirds of the mean come from the last eighth of all steps so far. If it is 16, the last 16th.
+    many steps often draws better than its latest weights. [MEAN] If AVERAGE is 8, about two
+    thirds of the mean come from the last eighth of all steps. A larger AVERAGE forgets sooner.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
         mean.lerp_(weight, share)  # mean + share * (weight - mean)
+    for copied, buffer in zip(average.buffers(), generator.buffers()):
+        copied.copy_(buffer)  # BatchNorm's statistics, if G has BatchNorm.
 
 
 def train_step(gan, images):
@@ -361,7 +363,7 @@ def train_step(gan, images):
         fake_images = gan.generator(latents)  # [B, 1, 28, 28]
         share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
         # A penalty costs more passes through D. To save time, only every penalty_every-th step has
-        # it, multiplied by that number. Its mean gradient is the same. [LAZY, sec. 3.1, app. B]
+        # it, multiplied by that number. Its mean gradient is about the same. [LAZY, app. B]
         penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
         loss_d, real_score, fake_score = critic_step(
             gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
@@ -382,7 +384,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
-    fixed latents, both would be made of the same numbers. So each use has a seed of its own.
+    fixed latents, both would be the same numbers. So each use, in all three scripts, has its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -619,12 +621,12 @@ def output(name=""):
 
 
 def say(text):
-    """Print, even if the console cannot show a letter, or if the output has been closed."""
+    """Print. This does not fail if the console lacks a letter, or if the output was closed."""
     try:
         print(text, flush=True)
     except UnicodeEncodeError:
         print(text.encode("ascii", "replace").decode(), flush=True)
-    except OSError:  # As after `python train_gan.py | head`. The training goes on.
+    except OSError:  # For example after `python train_gan.py | head`.
         sys.stdout = open(os.devnull, "w")
 
 
@@ -638,7 +640,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # By itself, cuDNN may give unequal runs for equal seeds, and may round float32 to TF32.
+    # By default, a GPU's convolutions may differ from run to run, and may round float32 to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -653,10 +655,10 @@ def find_device():
 
 
 def open_output():
-    """Make OUTPUT_DIR and lock it against a second run. The lock ends with the process, always."""
+    """Make OUTPUT_DIR and lock it against a second run. If this run is killed, the lock ends."""
     try:
         output().mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
+        lock = sqlite3.connect(output("lock"), timeout=0)  # It stores nothing.
         lock.execute("BEGIN EXCLUSIVE")
         for path in output().glob("part.*"):  # Left behind if a run was killed while it wrote.
             path.unlink()
@@ -667,7 +669,7 @@ def open_output():
 
 
 def write_whole(name, save):
-    """Write OUTPUT_DIR/name with save(file), first under another name: never half of it."""
+    """Let save(file) write a temporary file. Once it is whole, it becomes OUTPUT_DIR/name."""
     beside = output(f"part.{name}")
     try:
         with open(beside, "wb") as file:
@@ -688,7 +690,7 @@ def save_checkpoint(gan):
 
 
 def load_checkpoint(gan):
-    """Put the saved state of a training into gan. Exits in one line if it is of another kind."""
+    """Load the saved state into gan. Exits if it is damaged, or of other constants."""
     may_change = {"LOSSES", "SEEDS", "EPOCHS", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE",
                   "device"}
     try:
@@ -727,7 +729,7 @@ def begin(gans, images, labels, data_name):
     if not RESUME:
         set_aside_earlier_run()
     for gan in gans:
-        # A checkpoint must agree with this: constants, section 6, data, the type of each part.
+        # Except for may_change, a checkpoint must agree with this.
         gan.made_with = {**check_constants(), "data": data_name, "device": device}
         gan.made_with |= {f"{key} of {gan.loss}": getattr(value, "__name__", value)
                           for key, value in vars(loss_table()[gan.loss]).items()}
@@ -990,7 +992,7 @@ def read_digits(source):
 
 
 def fetch_dataset(train):
-    """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
+    """Read DATASET. If it is missing, download it. If that fails, say so and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
     files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
     missing = not all(file.exists() for file in files)
@@ -999,7 +1001,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly dark.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Most of it is black.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -1019,32 +1021,27 @@ def draw_digits(count, seed=0):
 
     Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
     """
-    rng, glyphs, images = random_stream("drawn digits", seed), [], []
+    torch.manual_seed(random_stream("drawn digits", seed).initial_seed())
+    transforms, glyphs = torchvision.transforms, []
     for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
-        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
-        for character in "0l23456789":  # A small L looks more like a written 1 than 1 does.
-            glyph = Image.new("L", (52, 56))  # Twice the final size.
-            ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
-            glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
-    glyphs = torchvision.transforms.functional.gaussian_blur(torch.stack(glyphs), 9, 1.7)
-    places = F.affine_grid(torch.eye(2, 3)[None], (1, 1, 28, 28), align_corners=False)
-    # As in MNIST, the centre of mass of the ink comes into the middle of the image.
-    ink = F.avg_pool2d(glyphs, 2).permute(0, 2, 3, 1)  # [30, 28, 28, 1]
-    places = places + (ink * places).sum((1, 2), keepdim=True) / ink.sum((1, 2), keepdim=True)
-    labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
-    for part in labels.split(2000):  # In parts, to need little memory.
-        chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
-        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # Smooth, uneven, as a hand is.
-        bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
-        grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
-        ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
-        level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
-        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # A low level makes thick strokes.
-    return torch.cat(images).mul_(2).sub_(1), labels
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 26)
+        for character in "0l23456789":  # A lower-case L looks more like a written 1.
+            glyph = Image.new("L", (28, 28))
+            ImageDraw.Draw(glyph).text((14, 15), character, fill=255, font=font, anchor="mm")
+            glyphs.append(transforms.functional.to_tensor(glyph))
+    bend = transforms.Compose([
+        transforms.GaussianBlur(5, 0.8),
+        transforms.RandomAffine(5, shear=16, interpolation=transforms.InterpolationMode.BILINEAR),
+        transforms.ElasticTransform(50.0, 5.0)])  # Smooth bends, at random.
+    glyphs = torch.stack(glyphs)  # [30, 1, 28, 28]. Number n shows the digit n % 10.
+    images = torch.cat([bend(glyphs) for _ in range(math.ceil(count / 30))])[:count]
+    level = 0.25 + 0.27 * torch.rand(count, 1, 1, 1)  # A low level makes thick strokes.
+    order = torch.randperm(count)
+    return images.sub_(level).mul_(8).clamp_(-1, 1)[order], order % 10
 
 
 def check_constants():
-    """The constants by name. Exits in one line if one is missing or cannot be used."""
+    """The constants by name. Exits with a message of one line if any cannot be used."""
     try:
         losses, scores = loss_table(), torch.zeros(2, 1)
         for entry in losses.values():  # Each is tried once, before anything is trained.
@@ -1052,7 +1049,7 @@ def check_constants():
     except Exception as error:
         raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
     hidden = (1, 10_000, range(1, 5))
-    rules = {  # A list holds choices, two numbers are limits, a third: the lengths of a tuple.
+    rules = {  # [choices], or (lowest, highest), or (lowest, highest, lengths of a tuple).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
         "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),

@@ -23,27 +23,25 @@ It writes to outputs/train_gan/:
     run.txt                    the constants and the versions of this run
 A new run moves the files of an earlier one to outputs/train_gan/earlier_1/ (then 2, 3, ...).
 
-How to read the table, which has one row for each epoch. Each number is a mean over the epoch:
-    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. It is lower if D can tell real from fake.
-    loss G    ln 2 = 0.69 if D guesses, higher if D recognises the fakes.
+How to read the table, which has a row for each epoch. These are means over the epoch's steps:
+    loss D    2 ln 2 = 1.39 if D always says 0.5, a guess. Lower if D can tell real from fake.
+    loss G    ln 2 = 0.69 if D guesses. Higher if D recognises the fakes, lower if it believes them.
     D(x)      D's probability that real images are real. 0.5 if D only guesses.
     D(G(z))   D's probability that fakes are real. 0.5 if D only guesses.
 Loss G is computed after D's step, and the others before it. None of the four says how good the
 images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
 D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
-docs/tutorials.md describes tutorials A and B. The networks here are A's. Settings of A and B:
+The networks here are those of tutorial A (see docs/tutorials.md). To come close to A or B, set:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = AVERAGE = 0
     B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), one hidden layer in each network: (128,)
-In [GAN, alg. 1] and in tutorial A, G draws new images for its own step. Here, it learns from the
-same images that D has just seen. This saves a pass through G.
 
 [GAN]     Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
 [DCGAN]   Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
 [Arjovsky] Arjovsky and Bottou 2017, Towards Principled Methods, arxiv.org/abs/1701.04862
 [R1]      Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
 [LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
-[AVERAGE] Shamir, Zhang 2013, arxiv.org/abs/1212.1824; Yazici et al. 2018, arxiv.org/abs/1806.04498
+[MEAN]    Shamir, Zhang 2013, arxiv.org/abs/1212.1824; Yazici et al. 2018, arxiv.org/abs/1806.04498
 """
 
 # %% 2. Imports
@@ -61,7 +59,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND, also for "!python" in a cell, where Matplotlib would fail with it.
+# A notebook sets MPLBACKEND. A script that "!python" starts there inherits it, and would fail.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -88,7 +86,7 @@ BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, w
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Pictures use a mean of G's weights over many steps (section 7). 0: no mean.
+AVERAGE = 8  # Results use G's mean weights. 8: mostly of the last 1/8 of the steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -168,8 +166,8 @@ def discriminator_loss(real_logits, fake_logits):
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] But this loss does not say how good images are. In training, D is not D*.
-    And D* may find all fakes by details that nobody sees: then its loss is 0. [Arjovsky, thm. 2.3]
+    [GAN, prop. 1, thm. 1] But this loss does not say how good images are: in training, D is not D*,
+    and D* may find all fakes by details that nobody sees: then D*'s loss is 0. [Arjovsky, sec. 2]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -181,11 +179,11 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
-    equation 1, G would minimise log(1 - D(G(z))). But this is flat where D recognises the fakes: at
-    the logit -5 its slope is -0.007, and that of -log D(G(z)) is -0.993. So G learns faster here.
-    What does G aim at? Where D is D*, this loss has the same gradient for G as the value below. It
-    is 0 if p_G = p_data, and else it is larger. [Arjovsky, thm. 2.5]
-        KL(p_G || p_data) - 2 JSD      KL: the Kullback-Leibler divergence, which must be finite
+    equation 1, G would minimise log(1 - D(G(z))). But at the logit -5, where D recognises a fake,
+    its slope in the logit is -0.007: such a fake teaches G little. That of -log D(G(z)) is -0.993.
+    Take D* for this G and hold it fixed. Then our loss has the same gradient as KL - 2 JSD. Here KL
+    is the Kullback-Leibler divergence KL(p_G || p_data), if it is finite. [Arjovsky, thm. 2.5] And
+    KL - 2 JSD equals 2 KL((p_G + p_data) / 2 || p_data): 0 if p_G = p_data, and positive if not.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -194,9 +192,9 @@ def r1_penalty(discriminator, real_images):
     """Mean squared length of D's slope at real images [B, 1, 28, 28], times R1 / 2. [R1, eq. 9]
 
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
-    image look more real to D, and G learns this change. If G is perfect, no change is wanted. But
-    D's loss counts only D's values at images, not its slopes. So D may still push G away from the
-    real images, D follows, and they may go round and round. The penalty makes these slopes smaller.
+    image look more real to D, and G learns such changes. Suppose that G's images are like real ones
+    now, so that G should stop. D's loss counts D's values only at these images. Beside them, D may
+    still rise and push G away from them. Then D reacts, and so on. The penalty makes slopes small.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -210,7 +208,7 @@ def r1_penalty(discriminator, real_images):
 #   1. G draws fake images from new latents.
 #   2. D judges real images and the fake ones: D's loss. In every 8th step, R1's penalty is added.
 #   3. D's weights move, so that D tells real from fake better. G's weights do not.
-#   4. The new D judges the same fake images again: G's loss.
+#   4. The new D judges the same fake images again: G's loss. ([GAN, alg. 1] draws new ones.)
 #   5. G's weights move, so that D more often judges G's images as real. D's weights do not.
 #   6. The average of G's weights moves towards G. Only pictures and files use it.
 def sample_latents(count, rng, device="cpu"):
@@ -253,12 +251,14 @@ def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
     G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
-    many steps often draws better than its latest weights. [AVERAGE] If AVERAGE is 8, about two
-    thirds of the mean come from the last eighth of all steps so far. If it is 16, the last 16th.
+    many steps often draws better than its latest weights. [MEAN] If AVERAGE is 8, about two
+    thirds of the mean come from the last eighth of all steps. A larger AVERAGE forgets sooner.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
         mean.lerp_(weight, share)  # mean + share * (weight - mean)
+    for copied, buffer in zip(average.buffers(), generator.buffers()):
+        copied.copy_(buffer)  # BatchNorm's statistics, if G has BatchNorm.
 
 
 def train_step(gan, real_images):
@@ -266,7 +266,7 @@ def train_step(gan, real_images):
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
     # The penalty costs more passes through D. To save time, only every 8th step adds it, multiplied
-    # by 8. So the mean of its gradient over the steps stays the same. [LAZY, sec. 3.1, app. B]
+    # by 8. So its mean gradient stays about the same. (Adam's steps change a bit.) [LAZY, app. B]
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
@@ -283,7 +283,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
-    fixed latents, both would be made of the same numbers. So each use has a seed of its own.
+    fixed latents, both would be the same numbers. So each use, in all three scripts, has its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -352,12 +352,12 @@ def output(name=""):
 
 
 def say(text):
-    """Print, even if the console cannot show a letter, or if the output has been closed."""
+    """Print. This does not fail if the console lacks a letter, or if the output was closed."""
     try:
         print(text, flush=True)
     except UnicodeEncodeError:
         print(text.encode("ascii", "replace").decode(), flush=True)
-    except OSError:  # As after `python train_gan.py | head`. The training goes on.
+    except OSError:  # For example after `python train_gan.py | head`.
         sys.stdout = open(os.devnull, "w")
 
 
@@ -371,7 +371,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # By itself, cuDNN may give unequal runs for equal seeds, and may round float32 to TF32.
+    # By default, a GPU's convolutions may differ from run to run, and may round float32 to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -386,10 +386,10 @@ def find_device():
 
 
 def open_output():
-    """Make OUTPUT_DIR and lock it against a second run. The lock ends with the process, always."""
+    """Make OUTPUT_DIR and lock it against a second run. If this run is killed, the lock ends."""
     try:
         output().mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(output("lock"), timeout=0)  # A database only for its lock.
+        lock = sqlite3.connect(output("lock"), timeout=0)  # It stores nothing.
         lock.execute("BEGIN EXCLUSIVE")
         for path in output().glob("part.*"):  # Left behind if a run was killed while it wrote.
             path.unlink()
@@ -400,7 +400,7 @@ def open_output():
 
 
 def write_whole(name, save):
-    """Write OUTPUT_DIR/name with save(file), first under another name: never half of it."""
+    """Let save(file) write a temporary file. Once it is whole, it becomes OUTPUT_DIR/name."""
     beside = output(f"part.{name}")
     try:
         with open(beside, "wb") as file:
@@ -421,7 +421,7 @@ def save_checkpoint(gan):
 
 
 def load_checkpoint(gan):
-    """Put the state in checkpoint.pt into gan. Exits if the file is of another kind of run."""
+    """Load the state in checkpoint.pt into gan. Exits if it is damaged, or of other constants."""
     may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE", "device"}
     try:
         state = torch.load(output("checkpoint.pt"), map_location="cpu", weights_only=True)
@@ -447,7 +447,7 @@ def begin(gan, images, data_name):
     """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
     device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
     sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
-    # A checkpoint must agree with this: constants, data, and the type of each of its parts.
+    # A checkpoint must have the same constants, data and types of parts: see load_checkpoint.
     gan.warned, gan.made_with = [], {**check_constants(), "data": data_name, "device": device}
     gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
     if RESUME and output("checkpoint.pt").exists():
@@ -488,7 +488,7 @@ def set_aside_earlier_run():
 
 
 def end_epoch(gan, images, epoch, means, seconds):
-    """Print the row of an epoch, warn, draw what is due, and, last, save the state."""
+    """Print the row of an epoch, warn, save pictures if it is their turn, and then the state."""
     if not math.isfinite(sum(means)):
         raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
                          f"LEARNING_RATE and start anew. What was saved before is kept.")
@@ -501,13 +501,13 @@ def end_epoch(gan, images, epoch, means, seconds):
     for warning in set(diagnose(gan, images)) - set(gan.warned):
         gan.warned.append(warning)
         say(f"Warning: {warning}")
-    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # finish draws the last.
+    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # finish() draws the last.
         save_pictures(gan)
     save_checkpoint(gan)
 
 
 def diagnose(gan, images):
-    """What has visibly gone wrong by now: sentences that name the constants to change."""
+    """What has visibly gone wrong by now, in sentences that name the constants to change."""
     last, found = gan.history[-3:], []
     cure = "Try another LEARNING_RATE, or a D of another size." if R1 else "Try R1 = 0.3."
     if len(last) == 3 and all(row["D(x)"] > 0.95 and row["D(G(z))"] < 0.05 for row in last):
@@ -564,7 +564,7 @@ def save_pictures(gan):
 
 
 def draw_grid(images, title, columns=8):
-    """Lay images, uint8 [N, 28, 28], out in rows below a title. Returns a Pillow image."""
+    """Arrange images, uint8 [N, 28, 28], in rows below a title. Returns a Pillow image."""
     grid = torchvision.utils.make_grid(images.unsqueeze(1), columns, pad_value=96)[0]
     grid = Image.fromarray(grid.numpy()).resize((4 * grid.shape[1], 4 * grid.shape[0]), 0)
     picture = Image.new("L", (grid.width, grid.height + 48), 255)
@@ -575,7 +575,7 @@ def draw_grid(images, title, columns=8):
 
 
 def draw_curves(history, title, guess):
-    """Draw the table over the epochs, and each column's guess: its value if D can only guess."""
+    """Draw the table over the epochs. guess: the value of each column if D can only guess."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")  # Needs no display.
     figure.suptitle(title)
     for axes, names in zip(figure.subplots(1, 2), (("loss D", "loss G"), ("D(x)", "D(G(z))"))):
@@ -591,7 +591,7 @@ def draw_curves(history, title, guess):
 
 
 def fetch_dataset(train):
-    """Read DATASET, after a download if need be. If that fails, print a notice and return None."""
+    """Read DATASET. If it is missing, download it. If that fails, say so and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
     files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
     missing = not all(file.exists() for file in files)
@@ -600,7 +600,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly dark.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Most of it is black.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -620,34 +620,29 @@ def draw_digits(count, seed=0):
 
     Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
     """
-    rng, glyphs, images = random_stream("drawn digits", seed), [], []
+    torch.manual_seed(random_stream("drawn digits", seed).initial_seed())
+    transforms, glyphs = torchvision.transforms, []
     for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
-        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 51)
-        for character in "0l23456789":  # A small L looks more like a written 1 than 1 does.
-            glyph = Image.new("L", (52, 56))  # Twice the final size.
-            ImageDraw.Draw(glyph).text((26, 28), character, fill=255, font=font, anchor="mm")
-            glyphs.append(torchvision.transforms.functional.to_tensor(glyph.resize((56, 56))))
-    glyphs = torchvision.transforms.functional.gaussian_blur(torch.stack(glyphs), 9, 1.7)
-    places = F.affine_grid(torch.eye(2, 3)[None], (1, 1, 28, 28), align_corners=False)
-    # As in MNIST, the centre of mass of the ink comes into the middle of the image.
-    ink = F.avg_pool2d(glyphs, 2).permute(0, 2, 3, 1)  # [30, 28, 28, 1]
-    places = places + (ink * places).sum((1, 2), keepdim=True) / ink.sum((1, 2), keepdim=True)
-    labels = (torch.arange(count) % 10)[torch.randperm(count, generator=rng)]
-    for part in labels.split(2000):  # In parts, to need little memory.
-        chosen = part + 10 * torch.randint(3, part.shape, generator=rng)
-        bends = torch.randn(len(part), 2, 4, 2, generator=rng)  # Smooth, uneven, as a hand is.
-        bends = F.interpolate(bends, size=28, mode="bicubic", align_corners=True)
-        grid = places[chosen] + bends.permute(0, 2, 3, 1) * torch.tensor([0.13, 0.06])
-        ink = F.grid_sample(glyphs[chosen], grid, align_corners=False)
-        level = 0.25 + 0.27 * torch.rand(len(part), 1, 1, 1, generator=rng)
-        images.append((4 * (ink - level) + 0.5).clamp(0, 1))  # A low level makes thick strokes.
-    return torch.cat(images).mul_(2).sub_(1), labels
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 26)
+        for character in "0l23456789":  # A lower-case L looks more like a written 1.
+            glyph = Image.new("L", (28, 28))
+            ImageDraw.Draw(glyph).text((14, 15), character, fill=255, font=font, anchor="mm")
+            glyphs.append(transforms.functional.to_tensor(glyph))
+    bend = transforms.Compose([
+        transforms.GaussianBlur(5, 0.8),
+        transforms.RandomAffine(5, shear=16, interpolation=transforms.InterpolationMode.BILINEAR),
+        transforms.ElasticTransform(50.0, 5.0)])  # Smooth bends, at random.
+    glyphs = torch.stack(glyphs)  # [30, 1, 28, 28]. Number n shows the digit n % 10.
+    images = torch.cat([bend(glyphs) for _ in range(math.ceil(count / 30))])[:count]
+    level = 0.25 + 0.27 * torch.rand(count, 1, 1, 1)  # A low level makes thick strokes.
+    order = torch.randperm(count)
+    return images.sub_(level).mul_(8).clamp_(-1, 1)[order], order % 10
 
 
 def check_constants():
-    """The constants by name. Exits in one line if one is missing or cannot be used."""
+    """The constants by name. Exits with a message of one line if any cannot be used."""
     hidden = (1, 10_000, range(1, 5))
-    rules = {  # A list holds choices, two numbers are limits, a third: the lengths of a tuple.
+    rules = {  # [choices], or (lowest, highest), or (lowest, highest, lengths of a tuple).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LATENT_DIM": (1, 10_000), "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden,
         "EPOCHS": (1, 999), "BATCH_SIZE": (1, 60_000), "LEARNING_RATE": (1e-7, 1.0),

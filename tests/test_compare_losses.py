@@ -667,7 +667,8 @@ def test_the_judge_tells_real_digits_from_one_digit_blur_specks_and_noise(judged
     assert one["digits"] == 1 and one["readable"] > 0.8, one
     assert found["noise"]["readable"] < 0.5, found
     for name, figures in found.items():
-        assert figures["distance"] > 5 * real["distance"], (name, figures, real)
+        factor = 2 if name == "specks" else 5
+        assert figures["distance"] > factor * real["distance"], (name, figures, real)
         assert name == "specks" or figures["recall"] < real["recall"] / 2, (name, figures, real)
 
 
@@ -735,7 +736,7 @@ def test_a_judge_is_used_again_for_the_same_recipe_and_data_only(two_sets, quick
     assert trains(name="KMNIST") and trains() and trains(images[:160]) and trains()
     assert trains(other) and trains()
     with monkeypatch.context() as patch:
-        patch.setattr(script, "judge_recipe", lambda: {**recipe, "rounds": 4})
+        patch.setattr(script, "judge_recipe", lambda: {**recipe, "rounds": 5})
         assert trains() and not trains()
     assert trains()
     for damage in (b"damaged", b"", path("judge.pt").read_bytes()[:999]):

@@ -168,9 +168,8 @@ def test_recipes_a_and_b_have_the_networks_of_the_tutorials(tutorial, monkeypatc
     assert (script.R1, script.AVERAGE, script.EPOCHS) == (0, 0, 100)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", pytest.param("docs/report.md", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/report.md"])
 def test_the_log_and_the_python_of_a_page_after_two_runs(
     page, monkeypatch, tmp_path, images, capsys
 ):

@@ -72,6 +72,7 @@ C = {**A, "DISCRIMINATOR": "flatten"}
 TRICKS = ("label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
           "historical_averaging", "ttur", "frequency_separation")  # fmt: skip
 ONE_EACH = {"none": {}, **{trick: {"TRICKS": (trick,)} for trick in TRICKS}}
+SOME_EACH = {name: ONE_EACH[name] for name in ("none", "spectral_norm", "ttur")}
 GAN = {"script": "train_gan", "epochs": 4, "seeds": (0,)}
 DCGAN = {"script": "train_dcgan_variant", "epochs": 3, "seeds": (0,)}
 OLD, FAST = {"betas": (0.5, 0.999)}, {"betas": (0.0, 0.99)}
@@ -150,6 +151,10 @@ GROUPS = {
     }},
     "tricks": {**DCGAN, "seeds": (0, 1, 2), "each": ONE_EACH},
     "tricks_no_r1": {**DCGAN, "seeds": (0, 1, 2), "all": {"R1": 0}, "each": ONE_EACH},
+    # The convolutional G only for those that make a difference above.
+    "tricks_conv": {**DCGAN, "seeds": (0, 1, 2), "all": {"GENERATOR": "conv"}, "each": SOME_EACH},
+    "tricks_conv_no_r1": {**DCGAN, "seeds": (0, 1, 2), "all": {"GENERATOR": "conv", "R1": 0},
+                          "each": SOME_EACH},
     "losses_search": {"script": "compare_losses", "epochs": 4, "seeds": (0,), "search": True,
                       "each": {f"{loss}: {settings}": entry(loss, **settings)
                                for loss, found in SEARCH.items() for settings in found}},
