@@ -193,6 +193,7 @@ def test_a_checkpoint_that_is_locked_for_a_moment_is_written_after_the_next_epoc
     assert printed.count("Cannot write") == 1 and "checkpoint.pt: [Errno 13] locked" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", range(1, 18, 3))
 def test_a_full_disk_leaves_the_last_good_files_and_the_run_can_be_resumed(
     small, monkeypatch, capsys, room

@@ -1243,6 +1243,7 @@ def test_a_constant_that_cannot_be_used_is_named_in_one_line(small, monkeypatch)
 # The figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "losses, seeds, epochs",
     [(("BCE",), 1, 1), (("WGAN", "hinge"), 1, 6), (NAMES[:6], 1, 6), (("BCE", "R3GAN"), 3, 4)],

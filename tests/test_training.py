@@ -203,6 +203,7 @@ def test_a_run_is_the_same_for_the_same_seed_and_differs_for_another(small, imag
     assert not same(first[0], other[0]) and not same(first[1], other[1])
 
 
+@pytest.mark.slow
 def test_generator_learns_to_draw_the_one_picture_that_it_is_shown(gan_script, small, monkeypatch):
     monkeypatch.setattr(gan_script, "LEARNING_RATE", 1e-3)
     if gan_script.__name__ == "train_gan":
