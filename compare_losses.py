@@ -5,11 +5,11 @@
 # %% 1. What and how
 """Train one GAN with several losses, and measure which of them draws better digits.
 
-A loss says what the two networks of a GAN play for. All losses start from the same weights here.
-They see the same real images and the same latents in the same order, and they take the same number
-of generator steps. Besides the loss, the optimizer differs, its rates, and D's steps before each of
-G (for WGAN 5, so it also sees 5 times as many images): see section 6. Then a judge, a small
-classifier trained on real digits, compares their images with real ones. No GAN learns from it.
+A loss says what the two networks of a GAN play for. All losses start from the same weights here,
+see real images and latents in the same order, and take the same number of generator steps. WGAN and
+WGAN-GP also have other settings of the optimizer, and D takes 5 steps before each step of G, so
+they use 5 times as many images (section 6). Then a judge, a small classifier that was trained on
+real digits, compares the images of each GAN with real ones. No GAN learns from it.
 
 D is also called a critic: it gives an image a score, and a higher score means more real. Only for
 BCE and BCE-R1 is the score a logit, whose sigmoid is a probability.
@@ -34,21 +34,21 @@ Measure any other images, such as those of train_gan.py, with two lines of Pytho
 
 How to read the tables:
     loss D, loss G   what D and G minimise: means over the epoch, without penalties. Each loss has a
-                     scale of its own, so they cannot be compared. Except for WGAN, they do not say
-                     how good the images are.
+                     scale of its own, so they cannot be compared. Only loss D of WGAN and WGAN-GP
+                     says, roughly, how good the images are.
     real score,      the mean score of real and of fake images. For WGAN the difference says roughly
     fake score       how far apart the two are, in an unknown unit, as long as D keeps up.
     distance         Frechet distance between what the judge sees in fake and in real images. Less
                      is better. This is what compares the losses. With the network Inception as the
                      judge it is called FID.
-    G itself         the same for G's latest weights. The judge's other figures: for the average.
+    G itself         the distance for G's latest weights. All other figures are for their average.
     readable         the share of images in which the judge names a digit at more than 90 %
     digits           how many of the ten are drawn, each in at least 1 % of the images
     precision        the share of fake images that look real
     recall           the share of real images that some fake image comes near
     seconds          of training, without the judge's work
     minutes left     of the whole run, as far as its speed so far tells
-The row "real images" is of training images that the judge has not learnt from, taken as fakes.
+In the row "real images", training images that the judge has not learnt from play the fakes.
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. A script that "!python" starts there inherits it, and would fail.
+# A notebook sets MPLBACKEND. If a cell runs this file by "!python", it would fail with that.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -111,8 +111,8 @@ GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four o
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
-BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
-AVERAGE = 8  # Results use G's mean weights. 8: mostly of the last 1/8 of the steps. 0: no mean.
+BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
+AVERAGE = 8  # Results use a mean of G's weights: with 8, mostly of the last 1/8 of steps. 0: none.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -162,9 +162,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into a score each, [B, 1]: the higher, the more real.
 
-    It ends without a Sigmoid: BCE has it in its loss, and the others need scores without bounds. It
-    has no BatchNorm, which would mix an image's score with the other images of its batch, while the
-    gradient penalties are about each image by itself [WGAN-GP, sec. 4].
+    It ends without a Sigmoid: losses that need one have it themselves. It has no BatchNorm,
+    which would mix an image's score with the other images of its batch, while the gradient
+    penalties are about each image by itself [WGAN-GP, sec. 4].
     """
 
     def __init__(self):
@@ -189,14 +189,14 @@ def loss_entry(
     critic, generator, *, optimizer=torch.optim.Adam, betas=(0.0, 0.99), critic_lr=1e-3,
     generator_lr=1e-3, critic_steps=1, clip=0, gp=0, r1=0, r2=0, penalty_every=1,
 ):
-    """One entry of the table below. What it does not name has the value that stands above.
+    """One entry of the table below. What an entry leaves out has this function's default value.
 
     critic, generator  what each network minimises, a mean over the batch, from the scores of real
                        and of fake images, [B, 1] each
     optimizer, betas   how both networks learn. betas are Adam's, None for RMSprop.
     critic_lr, generator_lr   the step size of each
     critic_steps       steps of the critic before each step of the generator
-    clip               the largest weight that the critic may have, 0 for any
+    clip               keeps each weight of the critic between -clip and clip, 0 for no clip
     gp, r1, r2         weights of the penalties below, 0 for none
     penalty_every      with 8, every 8th critic step has a penalty, and it is 8 times as strong
     """
@@ -216,14 +216,14 @@ def loss_table():
         "BCE": loss_entry(
             critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
             generator=lambda real, fake: F.softplus(-fake).mean()),
-        # The same with a penalty on D's slope at real images [R1], which lets G come to rest.
+        # BCE with a penalty on D's slope at real images [R1]: see penalty() below.
         "BCE-R1": loss_entry(
             critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
             generator=lambda real, fake: F.softplus(-fake).mean(),
             r1=0.3, penalty_every=8),
         # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
-        # for D, (D(G(z)) - 1)^2 / 2 for G. If D is the best one, G's loss plus (D(x) - 1)^2 / 2 is
-        # an eighth of Pearson's chi-squared divergence between p_data + p_G and 2 p_G, plus 1/4.
+        # for D, (D(G(z)) - 1)^2 / 2 for G. For the best D, G's loss plus (D(x) - 1)^2 / 2 is 1/4 +
+        # chi2 / 8, where chi2 is Pearson's divergence between p_data + p_G and 2 p_G. [sec. 3.2]
         "LSGAN": loss_entry(
             critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
             generator=lambda real, fake: (fake - 1).square().mean() / 2),
@@ -246,9 +246,9 @@ def loss_table():
         "hinge": loss_entry(
             critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
             generator=lambda real, fake: -fake.mean()),
-        # [R3GAN, sec. 2]: only the difference of a real and a fake score counts. In a pair, a fake
-        # has to beat a real image, so leaving out a kind of image does not pay. In theory, R1 or R2
-        # makes it converge if it is near the solution. In the paper's trials it took both.
+        # [R3GAN, sec. 2]: only the difference of a real and a fake score counts. This comparison
+        # with real images keeps G from leaving out kinds of image. In theory, R1 or R2 makes the
+        # training converge if it is near the solution. In the paper's trials it took both.
         "R3GAN": loss_entry(
             critic=lambda real, fake: F.softplus(fake - real).mean(),
             generator=lambda real, fake: F.softplus(real - fake).mean(),
@@ -351,7 +351,7 @@ def update_average(average, generator, step):
 
 
 def train_step(gan, images):
-    """The critic steps of gan.loss, then one step of G. Returns loss D, loss G and both scores [4].
+    """The critic steps of gan.loss, then one step of G. Returns [4]: loss D, loss G, both scores.
 
     G learns from the fake images of the last critic step. (In [WGAN, alg. 1] it draws new ones.)
     Loss D and the scores are of the last critic step, too.
@@ -363,7 +363,7 @@ def train_step(gan, images):
         fake_images = gan.generator(latents)  # [B, 1, 28, 28]
         share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
         # A penalty costs more passes through D. To save time, only every penalty_every-th step has
-        # it, multiplied by that number. Its mean gradient is about the same. [LAZY, app. B]
+        # it, multiplied by that number. Its mean gradient stays about the same. [LAZY, app. B]
         penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
         loss_d, real_score, fake_score = critic_step(
             gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
@@ -384,7 +384,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
-    fixed latents, both would be the same numbers. So each use, in all three scripts, has its own.
+    fixed latents, both would come from the same stream. So each use has a seed of its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -450,9 +450,9 @@ def train(gans, images, judge):
 
 
 # %% 9. The judge and its metrics
-# Figures of two runs may be compared, for their judges are equal but for rounding. Rounding differs
-# with the number of threads: distances moved by up to 8 %. So take distances for equal if they
-# differ by less than a tenth. A paper has its own judge, and so another scale.
+# You may compare figures of two runs on the same data, because their judges are equal except for
+# rounding. Rounding differs with the number of threads: distances moved by up to 8 %. So take them
+# for equal if they differ by less than a tenth. Papers use other judges, which have other scales.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
 
@@ -466,7 +466,7 @@ class Judge(nn.Module):
     def __init__(self):
         super().__init__()
         self.near = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),  # [B, 16, 28, 28]: no stride skips a speck.
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),  # [B, 16, 28, 28]
             nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),  # [B, 32, 14, 14]
         )
         self.far = nn.Sequential(
@@ -489,11 +489,11 @@ class Judge(nn.Module):
 
 
 def judge_recipe():
-    """All that decides how a judge comes out, but for its layers and its data.
+    """All that decides how a judge comes out, except its layers and its data.
 
-    "means": the variance of the 32 means divided by that of the 64 features of shapes. At 0.5, the
-    ranking of some GANs changed with the judge's seed. Without means, the judge hardly saw specks.
-    See docs/results.md.
+    "means": 0.25 makes the variance of the 32 means a quarter of that of the 64 features of shapes.
+    With 0.5, the ranking of some GANs changed with the judge's seed. Without means, the judge
+    hardly saw specks. See docs/results.md.
     """
     return {"seed": random_stream("judge", 0).initial_seed(), "rounds": 3, "batch": 128, "lr": 2e-3,
             "means": 0.25}
@@ -549,11 +549,11 @@ def frechet_distance(real, fake):
     """How far apart two sets of features [N, 96] are, each taken for a Gaussian distribution.
 
     |mean_r - mean_f|^2 + trace(C_r + C_f - 2 (C_r C_f)^(1/2)), C: covariances. [FID, eq. 6]
-    Sees bad images and missing kinds of image alike, but does not say which, and knows only means
-    and covariances. It is a squared distance, as in the paper, and larger for fewer images: compare
-    equal numbers only. A GAN that copied its training images would have the best value.
+    It grows with bad images and with missing kinds of image, but does not say which of the two it
+    is. It is a squared distance, as in the paper, and larger for fewer images: so compare equally
+    many. A GAN that copied its training images would have an excellent value.
     """
-    # A trace is the sum of the eigenvalues, and (C_r C_f)^(1/2) has the roots of those of C_r C_f.
+    # A trace is the sum of the eigenvalues. (C_r C_f)^(1/2) has the roots of C_r C_f's eigenvalues.
     cov_r, cov_f = real.T.cov(), fake.T.cov()
     roots = torch.linalg.eigvals(cov_r @ cov_f).real.clamp(min=0).sqrt()  # Rounding may go below 0.
     means = (real.mean(0) - fake.mean(0)).square().sum()
@@ -579,11 +579,11 @@ def precision_and_recall(real, fake):
 def measure_digits(source, search=False):
     """Print the figures of anybody's images beside those of real ones, as a Markdown table.
 
-    source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], black
-    being the least; only the first 10,000 count, and they must not be sorted by digit. They are
-    compared with test images, but if search=True, for choosing settings, with training images that
-    the judge has not learnt from. So the test images stay unseen until the end. Returns the figures
-    of both rows.
+    source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], where
+    black is the lowest value. Only the first 10,000 count, and they must not be sorted by digit.
+    They are compared with test images. To choose settings, use search=True: then they are compared
+    with training images that the judge has not learnt from, and the test images stay unseen until
+    the end. Returns the figures of both rows.
     """
     images = read_digits(source)  # [N, 1, 28, 28]
     output().mkdir(parents=True, exist_ok=True)
@@ -690,7 +690,7 @@ def save_checkpoint(gan):
 
 
 def load_checkpoint(gan):
-    """Load the saved state into gan. Exits if it is damaged, or of other constants."""
+    """Load the saved state into gan. Exits if it is damaged, or does not fit."""
     may_change = {"LOSSES", "SEEDS", "EPOCHS", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE",
                   "device"}
     try:
@@ -1001,7 +1001,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Most of it is black.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black, so:
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -1049,7 +1049,7 @@ def check_constants():
     except Exception as error:
         raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
     hidden = (1, 10_000, range(1, 5))
-    rules = {  # [choices], or (lowest, highest), or (lowest, highest, lengths of a tuple).
+    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, lengths of a tuple).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
         "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),

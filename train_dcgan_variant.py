@@ -14,12 +14,12 @@ low instead. Section 6 says why.) [GAN, eq. 1, sec. 3]
 
 By default G is fully connected and D is convolutional. GENERATOR = "conv" makes G convolutional,
 too: with DISCRIMINATOR = "flatten", this is a small [DCGAN]. Often D becomes too strong for G.
-TRICKS names known remedies: try some. Each is explained where it acts, so search for its name:
+TRICKS lists known ideas against that: try some. Each is explained where it acts: search its name.
 
     label_smoothing        D should call real images 0.9 real, not 1       [Salimans, sec. 3.4]
     spectral_norm          D treats similar images similarly               [SN]
     minibatch_stddev       D sees how much the images of a batch differ    [ProGAN, sec. 3]
-    feature_matching       G imitates the mean of D's early features       [Salimans, sec. 3.1]
+    feature_matching       G imitates real images' mean features in D      [Salimans, sec. 3.1]
     historical_averaging   weights are pulled to their average so far      [Salimans, sec. 3.3]
     ttur                   D learns at four times the rate of G            [TTUR]
     frequency_separation   D also gets an image's fine detail by itself    [Fritsche]
@@ -49,8 +49,8 @@ D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
 docs/tutorials.md describes four tutorials. Settings of tutorial C: DISCRIMINATOR = "flatten",
 EPOCHS = 50, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0,
-SEED = 42. With them, D becomes too strong, and digits look alike. For the convolutional D of
-tutorial D, take the same settings with DISCRIMINATOR = "pool".
+SEED = 42. With them, D becomes too strong, and digits look alike. For tutorial D's
+convolutional network, take the same settings, but DISCRIMINATOR = "pool".
 
 [GAN]       Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
 [DCGAN]     Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
@@ -82,7 +82,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. A script that "!python" starts there inherits it, and would fail.
+# A notebook sets MPLBACKEND. If a cell runs this file by "!python", it would fail with that.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -108,11 +108,11 @@ LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 
 # Training
 TRICKS = ()  # Names from the docstring's list, such as ("label_smoothing", "ttur") or ("ttur",).
 EPOCHS = 8  # Passes over the data, up to 999. Digits are readable after epoch 2, and better later.
-BATCH_SIZE = 64  # Real images in a step, 2 or more. Fewer give more and noisier steps.
+BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Results use G's mean weights. 8: mostly of the last 1/8 of the steps. 0: no mean.
+AVERAGE = 8  # Results use a mean of G's weights: with 8, mostly of the last 1/8 of steps. 0: none.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -261,7 +261,7 @@ class Discriminator(nn.Module):
         if "minibatch_stddev" in TRICKS:
             # [ProGAN, sec. 3] One number says how much the images of this batch differ. Each image
             # gets it as one more map. It betrays fakes that are all alike. In black corners,
-            # features do not differ: their variance is 0, where sqrt has no finite slope: so 1e-6.
+            # the variance of features is 0, where sqrt has an infinite slope. So 1e-6 is added.
             spread = (features.var(0, correction=0) + 1e-6).sqrt().mean()
             maps = torch.cat([maps, spread.expand(len(maps), 1, 7, 7)], 1)  # Here [B, 65, 7, 7]
         return self.last(maps)
@@ -280,12 +280,12 @@ def discriminator_loss(real_logits, fake_logits):
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] But this loss does not say how good images are: in training, D is not D*,
-    and D* may find all fakes by details that nobody sees: then D*'s loss is 0. [Arjovsky, sec. 2]
+    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, in training, D is not
+    D*. Second, D* may find all fakes by details that nobody sees: the loss is 0. [Arjovsky, sec. 2]
     """
     # label_smoothing [Salimans, sec. 3.4]: with the target 0.9, the loss of a real image is least
-    # at D(x) = 0.9, so D need not be certain. The target of fakes stays 0. If it were more, D
-    # would rate fakes higher where there are many of them, so that G had less reason to move.
+    # at D(x) = 0.9, so D need not be certain. The target of fakes stays 0. If it were above 0,
+    # D would rate fakes higher where G makes many of them, and G would change them less.
     target = 0.9 if "label_smoothing" in TRICKS else 1.0
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     targets = torch.full_like(real_logits, target)
@@ -298,11 +298,11 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
-    equation 1, G would minimise log(1 - D(G(z))). But at the logit -5, where D recognises a fake,
-    its slope in the logit is -0.007: such a fake teaches G little. That of -log D(G(z)) is -0.993.
-    Take D* for this G and hold it fixed. Then our loss has the same gradient as KL - 2 JSD. Here KL
-    is the Kullback-Leibler divergence KL(p_G || p_data), if it is finite. [Arjovsky, thm. 2.5] And
-    KL - 2 JSD equals 2 KL((p_G + p_data) / 2 || p_data): 0 if p_G = p_data, and positive if not.
+    equation 1, G would minimise log(1 - D(G(z))). But where D recognises a fake, for example at the
+    logit -5, the derivative of log(1 - D) is -0.007: it teaches little. For -log D, it is -0.993.
+    Suppose that D is D* for this G, and stays fixed. Then our loss has the same gradient for G as
+    KL - 2 JSD. KL, the Kullback-Leibler divergence KL(p_G || p_data), must be finite for that.
+    [Arjovsky, thm. 2.5] KL - 2 JSD is 2 KL((p_G + p_data) / 2 || p_data): 0 only if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -312,8 +312,8 @@ def r1_penalty(discriminator, real_images):
 
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
     image look more real to D, and G learns such changes. Suppose that G's images are like real ones
-    now, so that G should stop. D's loss counts D's values only at these images. Beside them, D may
-    still rise and push G away from them. Then D reacts, and so on. The penalty makes slopes small.
+    now. Then G should stop. But D's loss depends only on D's logits at these images, so others may
+    have higher logits, and pull G away. D reacts, and so on. The penalty makes these slopes small.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
@@ -329,7 +329,7 @@ def feature_matching(real_features, fake_features):
     """Squared distance of the two batches' mean features. [Salimans, sec. 3.1]
 
     If TRICKS says so, G minimises it instead of generator_loss. G need not fool D then. Its images
-    only have to match real ones on average. Beside our D, that left two or three kinds of digit.
+    only have to give D the same features on average. With our D, G drew 2 or 3 kinds of digit then.
     minibatch_stddev is added after these features, so it gives G no gradient here.
     """
     return (real_features.mean(0) - fake_features.mean(0)).square().sum()
@@ -363,13 +363,13 @@ def discriminator_step(
 ):
     """Teach D to tell real from fake images [B, 1, 28, 28]. Returns loss D, mean D(x), D(G(z)).
 
-    past is the average of D's weights so far, for historical_averaging. Loss D is without that term
-    and without the penalty, so that it means the same with and without them.
+    past is the average of D's weights so far, for historical_averaging. Loss D leaves out its term
+    and the penalty, so that runs with and without them can be compared.
     """
     # Only D learns now. Without detach(), the backward pass would go through G, too. It would take
-    # time and free G's part of the graph, which generator_step still needs. There are two passes,
-    # not one of a mixed batch, because BatchNorm measures an image against its batch. In G's step
-    # all of the batch is fake, so D must learn on such batches.
+    # time and free G's part of the graph, which generator_step still needs. D sees real and fake
+    # images in two batches, not in a mixed one, because BatchNorm measures an image against its
+    # batch. In G's step, all of the batch is fake, so D must learn on such batches.
     real_logits = discriminator(real_images)  # [B, 1]
     fake_logits = discriminator(fake_images.detach())  # [B, 1]
     loss = to_minimise = discriminator_loss(real_logits, fake_logits)
@@ -387,8 +387,8 @@ def discriminator_step(
 def generator_step(generator, discriminator, optimizer, fake_images, real_images=None, past=None):
     """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G.
 
-    Only feature_matching needs real_images. Only historical_averaging needs past, G's mean weights.
-    Loss G is without their terms, so that it means the same for all TRICKS.
+    Only feature_matching needs real_images. Only historical_averaging needs past, the plain
+    mean of G's weights. The returned loss G is that of generator_loss, whatever TRICKS are used.
     """
     features = discriminator.features(fake_images)  # D has just changed, so it looks again.
     loss = to_minimise = generator_loss(discriminator.judge(features))
@@ -447,7 +447,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
-    fixed latents, both would be the same numbers. So each use, in all three scripts, has its own.
+    fixed latents, both would come from the same stream. So each use has a seed of its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -497,9 +497,9 @@ def renew_statistics(gan):
     """Measure BatchNorm's mean and deviation anew for the G of the pictures, over 6,400 latents.
 
     Averaged weights never processed a batch in training, so they need statistics of their own,
-    or the pictures look worse than those of G itself. (Tutorial C copied momentum=0.8 from Keras,
-    where it is the weight of the old value. In PyTorch, it is the weight of the newest batch. Here,
-    it would have no effect, because update_bn computes the statistics anew, over all latents.)
+    or the pictures look worse than those of G itself. (Tutorial C sets BatchNorm's momentum to 0.8,
+    as in Keras, where this is the old value's share. In PyTorch, it is the newest batch's. Here, it
+    would have no effect, because update_bn computes the statistics anew, over all latents.)
     """
     latents = sample_latents(6400, random_stream("batchnorm latents", SEED))
     update_bn(latents.to(gan.fixed_latents.device).split(64), gan.average)
@@ -608,7 +608,7 @@ def save_checkpoint(gan):
 
 
 def load_checkpoint(gan):
-    """Load the state in checkpoint.pt into gan. Exits if it is damaged, or of other constants."""
+    """Load the state in checkpoint.pt into gan. Exits if it is damaged, or does not fit."""
     may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE", "device"}
     try:
         state = torch.load(output("checkpoint.pt"), map_location="cpu", weights_only=True)
@@ -694,7 +694,7 @@ def end_epoch(gan, images, epoch, means, seconds):
 
 
 def diagnose(gan, images):
-    """What has visibly gone wrong by now, in sentences that name the constants to change."""
+    """What has visibly gone wrong by now: a sentence for each, which says what to change."""
     last, found = gan.history[-3:], []
     cure = "Try another LEARNING_RATE, or TRICKS." if R1 else "Try R1 = 0.3."
     sure = 0.85 if "label_smoothing" in TRICKS else 0.95
@@ -819,7 +819,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Most of it is black.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black, so:
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -863,7 +863,7 @@ def check_constants():
     tricks = {
         "label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
         "historical_averaging", "ttur", "frequency_separation"}
-    rules = {  # [choices], or (lowest, highest), or (lowest, highest, lengths of a tuple).
+    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, lengths of a tuple).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "GENERATOR": ["mlp", "conv"], "DISCRIMINATOR": ["hidden", "flatten", "pool"],
         "LATENT_DIM": (1, 10_000), "TRICKS": tricks, "EPOCHS": (1, 999),

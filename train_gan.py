@@ -32,7 +32,7 @@ Loss G is computed after D's step, and the others before it. None of the four sa
 images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
 D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
-The networks here are those of tutorial A (see docs/tutorials.md). To come close to A or B, set:
+docs/tutorials.md describes tutorials A and B. The networks here are those of A. Settings for both:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = AVERAGE = 0
     B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), one hidden layer in each network: (128,)
 
@@ -59,7 +59,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. A script that "!python" starts there inherits it, and would fail.
+# A notebook sets MPLBACKEND. If a cell runs this file by "!python", it would fail with that.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -82,11 +82,11 @@ GENERATOR_HIDDEN = (256, 512)  # Widths of G's hidden layers, one to four of the
 DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger, G learns badly.
 # Training
 EPOCHS = 14  # Passes over the data, up to 999. Digits are readable after epoch 3, and better later.
-BATCH_SIZE = 64  # Real images in a step. With fewer, an epoch has more steps, which are noisier.
+BATCH_SIZE = 64  # Real images in a step. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Results use G's mean weights. 8: mostly of the last 1/8 of the steps. 0: no mean.
+AVERAGE = 8  # Results use a mean of G's weights: with 8, mostly of the last 1/8 of steps. 0: none.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -166,8 +166,8 @@ def discriminator_loss(real_logits, fake_logits):
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] But this loss does not say how good images are: in training, D is not D*,
-    and D* may find all fakes by details that nobody sees: then D*'s loss is 0. [Arjovsky, sec. 2]
+    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, in training, D is not
+    D*. Second, D* may find all fakes by details that nobody sees: the loss is 0. [Arjovsky, sec. 2]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -179,11 +179,11 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
-    equation 1, G would minimise log(1 - D(G(z))). But at the logit -5, where D recognises a fake,
-    its slope in the logit is -0.007: such a fake teaches G little. That of -log D(G(z)) is -0.993.
-    Take D* for this G and hold it fixed. Then our loss has the same gradient as KL - 2 JSD. Here KL
-    is the Kullback-Leibler divergence KL(p_G || p_data), if it is finite. [Arjovsky, thm. 2.5] And
-    KL - 2 JSD equals 2 KL((p_G + p_data) / 2 || p_data): 0 if p_G = p_data, and positive if not.
+    equation 1, G would minimise log(1 - D(G(z))). But where D recognises a fake, for example at the
+    logit -5, the derivative of log(1 - D) is -0.007: it teaches little. For -log D, it is -0.993.
+    Suppose that D is D* for this G, and stays fixed. Then our loss has the same gradient for G as
+    KL - 2 JSD. KL, the Kullback-Leibler divergence KL(p_G || p_data), must be finite for that.
+    [Arjovsky, thm. 2.5] KL - 2 JSD is 2 KL((p_G + p_data) / 2 || p_data): 0 only if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -193,8 +193,8 @@ def r1_penalty(discriminator, real_images):
 
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
     image look more real to D, and G learns such changes. Suppose that G's images are like real ones
-    now, so that G should stop. D's loss counts D's values only at these images. Beside them, D may
-    still rise and push G away from them. Then D reacts, and so on. The penalty makes slopes small.
+    now. Then G should stop. But D's loss depends only on D's logits at these images, so others may
+    have higher logits, and pull G away. D reacts, and so on. The penalty makes these slopes small.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -283,7 +283,7 @@ def random_stream(use, seed):
     """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
 
     Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
-    fixed latents, both would be the same numbers. So each use, in all three scripts, has its own.
+    fixed latents, both would come from the same stream. So each use has a seed of its own.
     """
     uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
             "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
@@ -421,7 +421,7 @@ def save_checkpoint(gan):
 
 
 def load_checkpoint(gan):
-    """Load the state in checkpoint.pt into gan. Exits if it is damaged, or of other constants."""
+    """Load the state in checkpoint.pt into gan. Exits if it is damaged, or does not fit."""
     may_change = {"EPOCHS", "SAMPLE_EVERY", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE", "device"}
     try:
         state = torch.load(output("checkpoint.pt"), map_location="cpu", weights_only=True)
@@ -507,7 +507,7 @@ def end_epoch(gan, images, epoch, means, seconds):
 
 
 def diagnose(gan, images):
-    """What has visibly gone wrong by now, in sentences that name the constants to change."""
+    """What has visibly gone wrong by now: a sentence for each, which says what to change."""
     last, found = gan.history[-3:], []
     cure = "Try another LEARNING_RATE, or a D of another size." if R1 else "Try R1 = 0.3."
     if len(last) == 3 and all(row["D(x)"] > 0.95 and row["D(G(z))"] < 0.05 for row in last):
@@ -600,7 +600,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Most of it is black.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black, so:
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
@@ -642,7 +642,7 @@ def draw_digits(count, seed=0):
 def check_constants():
     """The constants by name. Exits with a message of one line if any cannot be used."""
     hidden = (1, 10_000, range(1, 5))
-    rules = {  # [choices], or (lowest, highest), or (lowest, highest, lengths of a tuple).
+    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, lengths of a tuple).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LATENT_DIM": (1, 10_000), "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden,
         "EPOCHS": (1, 999), "BATCH_SIZE": (1, 60_000), "LEARNING_RATE": (1e-7, 1.0),
