@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. If a cell runs this file by "!python", it would fail with that.
+# A notebook sets MPLBACKEND. A cell with "!python" passes it on to this file, which may then fail.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
-AVERAGE = 8  # Results use a mean of G's weights: with 8, mostly of the last 1/8 of steps. 0: none.
+AVERAGE = 8  # Results use G's mean weights. 8: mainly over the last 1/8 of the steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -640,7 +640,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # By default, a GPU's convolutions may differ from run to run, and may round float32 to TF32.
+    # On a GPU, convolutions, if any, may differ from run to run, and may round float32 to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -1001,7 +1001,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black, so:
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Black: mean < std.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset

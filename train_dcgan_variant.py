@@ -82,7 +82,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. If a cell runs this file by "!python", it would fail with that.
+# A notebook sets MPLBACKEND. A cell with "!python" passes it on to this file, which may then fail.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -112,7 +112,7 @@ BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Results use a mean of G's weights: with 8, mostly of the last 1/8 of steps. 0: none.
+AVERAGE = 8  # Results use G's mean weights. 8: mainly over the last 1/8 of the steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -299,10 +299,10 @@ def generator_loss(fake_logits):
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
     equation 1, G would minimise log(1 - D(G(z))). But where D recognises a fake, for example at the
-    logit -5, the derivative of log(1 - D) is -0.007: it teaches little. For -log D, it is -0.993.
+    logit -5, its slope in the logit is only -0.007. The slope of -log D(G(z)) is -0.993 there.
     Suppose that D is D* for this G, and stays fixed. Then our loss has the same gradient for G as
-    KL - 2 JSD. KL, the Kullback-Leibler divergence KL(p_G || p_data), must be finite for that.
-    [Arjovsky, thm. 2.5] KL - 2 JSD is 2 KL((p_G + p_data) / 2 || p_data): 0 only if p_G = p_data.
+    KL(p_G || p_data) - 2 JSD. KL, the Kullback-Leibler divergence, must be finite. [Arjovsky, thm.
+    2.5] This difference equals 2 KL((p_G + p_data) / 2 || p_data): it is 0 only if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -312,8 +312,8 @@ def r1_penalty(discriminator, real_images):
 
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
     image look more real to D, and G learns such changes. Suppose that G's images are like real ones
-    now. Then G should stop. But D's loss depends only on D's logits at these images, so others may
-    have higher logits, and pull G away. D reacts, and so on. The penalty makes these slopes small.
+    now. Then G should stop. But D's loss looks only at these images. So D may give higher logits to
+    images close to them, which pulls G away. D reacts, and so on. The penalty makes slopes small.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works all the same.)
     """
@@ -558,7 +558,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # By default, a GPU's convolutions may differ from run to run, and may round float32 to TF32.
+    # On a GPU, convolutions, if any, may differ from run to run, and may round float32 to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -634,7 +634,7 @@ def begin(gan, images, data_name):
     """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
     device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
     sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
-    # A checkpoint must have the same constants, data and types of parts: see load_checkpoint.
+    # A checkpoint must agree with this, except for what may_change in load_checkpoint names.
     gan.warned, gan.made_with = [], {**check_constants(), "data": data_name, "device": device}
     gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
     if RESUME and output("checkpoint.pt").exists():
@@ -819,7 +819,7 @@ def fetch_dataset(train):
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
             socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black, so:
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Black: mean < std.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
             raise ValueError(f"it does not hold what {DATASET} does")
         return dataset
