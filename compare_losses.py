@@ -640,7 +640,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # On a GPU, convolutions, if any, may differ from run to run, and may round float32 to TF32.
+    # So a GPU's convolutions, if any, are the same in each run, and do not round float32 to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -1019,7 +1019,7 @@ def fetch_dataset(train):
 def draw_digits(count, seed=0):
     """Draw digits that resemble handwriting, the same ones for the same seed.
 
-    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
+    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], from 0 to 9.
     """
     torch.manual_seed(random_stream("drawn digits", seed).initial_seed())
     transforms, glyphs = torchvision.transforms, []
@@ -1049,7 +1049,7 @@ def check_constants():
     except Exception as error:
         raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
     hidden = (1, 10_000, range(1, 5))
-    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, lengths of a tuple).
+    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, allowed tuple lengths).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
         "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),

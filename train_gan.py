@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation: two operations might round to log(0).
+    losses compute log(sigmoid(logit)) in one operation: in two, the sigmoid might round to 0.
     """
 
     def __init__(self):
@@ -166,8 +166,8 @@ def discriminator_loss(real_logits, fake_logits):
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, in training, D is not
-    D*. Second, D* may find all fakes by details that nobody sees: the loss is 0. [Arjovsky, sec. 2]
+    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, D is only near D*.
+    Second, D* may find good fakes by details that nobody sees, with a loss of 0. [Arjovsky, sec. 2]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -371,7 +371,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # On a GPU, convolutions, if any, may differ from run to run, and may round float32 to TF32.
+    # So a GPU's convolutions, if any, are the same in each run, and do not round float32 to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -507,7 +507,7 @@ def end_epoch(gan, images, epoch, means, seconds):
 
 
 def diagnose(gan, images):
-    """What has visibly gone wrong by now: a sentence for each, which says what to change."""
+    """Look for visible problems by now. Returns a sentence for each, which says what to change."""
     last, found = gan.history[-3:], []
     cure = "Try another LEARNING_RATE, or a D of another size." if R1 else "Try R1 = 0.3."
     if len(last) == 3 and all(row["D(x)"] > 0.95 and row["D(G(z))"] < 0.05 for row in last):
@@ -618,7 +618,7 @@ def fetch_dataset(train):
 def draw_digits(count, seed=0):
     """Draw digits that resemble handwriting, the same ones for the same seed.
 
-    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], ten kinds.
+    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], from 0 to 9.
     """
     torch.manual_seed(random_stream("drawn digits", seed).initial_seed())
     transforms, glyphs = torchvision.transforms, []
@@ -642,7 +642,7 @@ def draw_digits(count, seed=0):
 def check_constants():
     """The constants by name. Exits with a message of one line if any cannot be used."""
     hidden = (1, 10_000, range(1, 5))
-    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, lengths of a tuple).
+    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, allowed tuple lengths).
         "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
         "LATENT_DIM": (1, 10_000), "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden,
         "EPOCHS": (1, 999), "BATCH_SIZE": (1, 60_000), "LEARNING_RATE": (1e-7, 1.0),
