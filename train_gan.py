@@ -166,7 +166,7 @@ def discriminator_loss(real_logits, fake_logits):
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, D is only near D*.
+    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, D is never quite D*.
     Second, D* may find good fakes by details that nobody sees, with a loss of 0. [Arjovsky, sec. 2]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
