@@ -81,7 +81,7 @@ SEARCH = {
     "BCE": ADAMS, "LSGAN": ADAMS, "hinge": ADAMS,
     "BCE-R1": [rates(5e-4), rates(1e-3), rates(2e-3), rates(1e-3, r1=1.0)],
     "WGAN": [rates(5e-5), rates(5e-5, 1e-3), rates(1e-4, 1e-3), rates(2e-4, 1e-3)],
-    "R3GAN": [rates(1e-3), rates(1e-3, r1=1.0, r2=1.0), rates(1e-3, r1=0.1, r2=0.1), rates(2e-3)],
+    "R3GAN": [rates(1e-3), rates(1e-3, r1=0.3, r2=0.3), rates(1e-3, r1=0.1, r2=0.1), rates(2e-3)],
     "WGAN-GP": [rates(1e-4), rates(5e-4), rates(1e-3), rates(1e-3, **FAST)],
 }  # fmt: skip
 
