@@ -845,8 +845,10 @@ def draw_digits(count, seed=0):
         font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 26)
         for character in "0l23456789":  # A lower-case L looks more like a written 1.
             glyph = Image.new("L", (28, 28))
-            ImageDraw.Draw(glyph).text((14, 15), character, fill=255, font=font, anchor="mm")
-            glyphs.append(transforms.functional.to_tensor(glyph))
+            ImageDraw.Draw(glyph).text((14, 14), character, fill=255, font=font, anchor="mm")
+            glyph = transforms.functional.to_tensor(glyph)
+            centre = (glyph[0] > 0.5).argwhere().float().mean(0)  # Of mass, as in MNIST.
+            glyphs.append(glyph.roll((13.5 - centre).round().int().tolist(), (1, 2)))
     bend = transforms.Compose([
         transforms.GaussianBlur(5, 0.8),
         transforms.RandomAffine(5, shear=16, interpolation=transforms.InterpolationMode.BILINEAR),
