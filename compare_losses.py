@@ -223,7 +223,7 @@ def loss_table():
             r1=0.3, penalty_every=8),
         # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
         # for D, (D(G(z)) - 1)^2 / 2 for G. For the best D, G's loss plus (D(x) - 1)^2 / 2 is 1/4 +
-        # chi2 / 8, where chi2 is Pearson's divergence between p_data + p_G and 2 p_G. [sec. 3.2]
+        # chi2 / 8, where chi2 is Pearson's divergence between p_data + p_G and 2 p_G.
         "LSGAN": loss_entry(
             critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
             generator=lambda real, fake: (fake - 1).square().mean() / 2),
