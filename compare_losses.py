@@ -37,18 +37,18 @@ How to read the tables:
                      scale of its own, so they cannot be compared. Only loss D of WGAN and WGAN-GP
                      says, roughly, how good the images are.
     real score,      the mean score of real and of fake images. For WGAN the difference says roughly
-    fake score       how far apart the two are, in an unknown unit, as long as D keeps up.
+    fake score       how far the fakes are from real images, in an unknown unit, if D keeps up.
     distance         Frechet distance between what the judge sees in fake and in real images. Less
                      is better. This is what compares the losses. With the network Inception as the
                      judge it is called FID.
-    G itself         the distance for G's latest weights. All other figures are for their average.
+    G itself         the distance of images by G's latest weights, not by their average as elsewhere
     readable         the share of images in which the judge names a digit at more than 90 %
     digits           how many of the ten are drawn, each in at least 1 % of the images
     precision        the share of fake images that look real
     recall           the share of real images that some fake image comes near
     seconds          of training, without the judge's work
-    minutes left     of the whole run, as far as its speed so far tells
-In the row "real images", training images that the judge has not learnt from play the fakes.
+    minutes left     of the whole run, estimated from its speed so far
+In the row "real images", training images that are new to the judge take the place of the fakes.
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
@@ -112,7 +112,7 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
-AVERAGE = 8  # Results use G's mean weights. 8: mainly over the last 1/8 of the steps. 0: no mean.
+AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
 # Output
@@ -207,7 +207,7 @@ def loss_table():
     """Every loss by its name. To add one, add an entry, and its name to LOSSES.
 
     Four settings were tried for each, and judged on training images that the judge does not know:
-    docs/results.md has that table. With the paper's own rates, 5e-5 for both networks, WGAN's
+    docs/results.md lists them. With the paper's own rates, 5e-5 for both networks, WGAN's
     distance was 54 after four epochs, and 3.5 with these.
     """
     return {
@@ -222,14 +222,14 @@ def loss_table():
             generator=lambda real, fake: F.softplus(-fake).mean(),
             r1=0.3, penalty_every=8),
         # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
-        # for D, (D(G(z)) - 1)^2 / 2 for G. For the best D, G's loss plus (D(x) - 1)^2 / 2 is 1/4 +
+        # for D, (D(G(z)) - 1)^2 / 2 for G. If D is best, G's loss plus (D(x) - 1)^2 / 2 is 1/4 +
         # chi2 / 8, where chi2 is Pearson's divergence between p_data + p_G and 2 p_G.
         "LSGAN": loss_entry(
             critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
             generator=lambda real, fake: (fake - 1).square().mean() / 2),
         # [WGAN, eq. 3, alg. 1]: D(G(z)) - D(x) for D, -D(G(z)) for G. A function is Lipschitz if it
         # changes from point to point by at most a constant times their distance. Without this bound
-        # the critic's loss could fall without end. The clip keeps it Lipschitz, but the constant is
+        # the critic's loss could fall without end. The clip keeps D Lipschitz, but the constant is
         # unknown. So G minimises, roughly, a multiple of the Wasserstein distance. No Adam with
         # beta1 > 0: see sec. 4.2. Some tutorials keep a Sigmoid and never clip: that is no WGAN.
         "WGAN": loss_entry(
@@ -248,7 +248,7 @@ def loss_table():
             generator=lambda real, fake: -fake.mean()),
         # [R3GAN, sec. 2]: only the difference of a real and a fake score counts. This comparison
         # with real images keeps G from leaving out kinds of image. In theory, R1 or R2 makes the
-        # training converge if it is near the solution. In the paper's trials it took both.
+        # training converge if it is near the solution. The paper's trials needed both.
         "R3GAN": loss_entry(
             critic=lambda real, fake: F.softplus(fake - real).mean(),
             generator=lambda real, fake: F.softplus(real - fake).mean(),
@@ -270,9 +270,9 @@ def penalty(loss, critic, real_images, fake_images, share):
 
     r1, r2  half the mean squared length of the slopes, r1 at real images, r2 at fake ones [R1, eqs.
             9, 10].
-            D's slope says in which direction G should change. Where D is flat, G comes to rest.
+            D's slope moves G. So where D is flat, at the real images, G can come to rest.
     gp      the mean of (length - 1)^2 of the slopes at random mixes of a real image and a fake one.
-            The best critic for WGAN has slope 1 between well-matched pairs. [WGAN-GP, prop. 1]
+            WGAN's best critic has slope 1 between a fake and its best match. [WGAN-GP, prop. 1]
             Here, as in eq. 3, the pairs are random. share: how much of a mix is real, [B, 1, 1, 1].
     """
     value = torch.zeros((), device=real_images.device)
@@ -329,7 +329,7 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
     real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
     value = loss.generator(real_scores, fake_scores)
     optimizer.zero_grad()
-    # The gradient reaches G through D, but inputs= stores gradients for the weights of G alone.
+    # The gradient reaches G through D, but inputs= stores gradients only for G's weights.
     value.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return value.detach()
@@ -393,7 +393,7 @@ def random_stream(use, seed):
 
 
 def build_gan(device, loss, seed):
-    """Make all that a training needs to go on: a checkpoint holds each entry of this namespace.
+    """Make the whole state of one training, as a namespace. A checkpoint holds each entry.
 
     For one seed, each loss gets the same first weights, latents and order of the images.
     """
@@ -460,7 +460,7 @@ class Judge(nn.Module):
     features, even if their pixels differ much. [FID] takes features from Inception, a far
     larger network, which was trained on photographs and not to tell digits apart. Of the features
     here, 64 are about shapes: the judge decides by them. The other 32 are about specks, blur and
-    strokes, wherever they are: means over the image of a layer that sees 5 x 5 pixels at a time.
+    strokes, wherever they are: means, over the whole image, of a layer that sees 5 x 5 pixels.
     """
 
     def __init__(self):
@@ -534,7 +534,7 @@ def look_at(judge, images):
 
 
 def measure(judge, images):
-    """The figures of images [N, 1, 28, 28] by name, against the first N of the real images."""
+    """Compare images [N, 1, 28, 28] with the first N real ones. Returns the figures by name."""
     features, probabilities = look_at(judge, images)
     real_features = judge.real_features[: len(images)]
     precision, recall = precision_and_recall(real_features, features)
@@ -553,7 +553,7 @@ def frechet_distance(real, fake):
     is. It is a squared distance, as in the paper, and larger for fewer images: so compare equally
     many. A GAN that copied its training images would have an excellent value.
     """
-    # A trace is the sum of the eigenvalues. (C_r C_f)^(1/2) has the roots of C_r C_f's eigenvalues.
+    # A trace is the sum of the eigenvalues. Those of (C_r C_f)^(1/2) are the roots of C_r C_f's.
     cov_r, cov_f = real.T.cov(), fake.T.cov()
     roots = torch.linalg.eigvals(cov_r @ cov_f).real.clamp(min=0).sqrt()  # Rounding may go below 0.
     means = (real.mean(0) - fake.mean(0)).square().sum()
@@ -563,8 +563,8 @@ def frechet_distance(real, fake):
 def precision_and_recall(real, fake):
     """Share of fakes that look real, and share of real images that the fakes come near. [PR]
 
-    A fake looks real if it lies within the ball around some real image that reaches to that
-    image's third nearest real neighbour (eqs. 1, 2); recall is the same with the sides swapped.
+    Each real image has a ball, which reaches to its third nearest real neighbour. A fake in any of
+    these looks real (eqs. 1, 2). Recall is the same with the sides swapped.
     Precision is fidelity, recall is variety. An odd real image has a large ball, which flatters
     precision. An odd fake one flatters recall. Only the first 5,000 of each count, to save memory.
     """
@@ -582,8 +582,8 @@ def measure_digits(source, search=False):
     source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], where
     black is the lowest value. Only the first 10,000 count, and they must not be sorted by digit.
     They are compared with test images. To choose settings, use search=True: then they are compared
-    with training images that the judge has not learnt from, and the test images stay unseen until
-    the end. Returns the figures of both rows.
+    with training images that are new to the judge, and test images take the place of the fakes in
+    the row of real images. Returns the figures of both rows.
     """
     images = read_digits(source)  # [N, 1, 28, 28]
     output().mkdir(parents=True, exist_ok=True)
@@ -631,7 +631,7 @@ def say(text):
 
 
 def show_progress(number, count):
-    """Keep a line moving within the epoch, on a terminal and in a notebook."""
+    """Show the number of the step within the epoch, on a terminal and in a notebook."""
     moves = "ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()
     if moves and (number % 20 == 0 or number == count):
         line = f"  step {number} of {count}" if number < count else " " * 30
@@ -640,7 +640,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # So a GPU's convolutions, if any, are the same in each run, and do not round float32 to TF32.
+    # With these, convolutions on a GPU are the same in each run, and do not round to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -660,7 +660,7 @@ def open_output():
         output().mkdir(parents=True, exist_ok=True)
         lock = sqlite3.connect(output("lock"), timeout=0)  # It stores nothing.
         lock.execute("BEGIN EXCLUSIVE")
-        for path in output().glob("part.*"):  # Left behind if a run was killed while it wrote.
+        for path in output().glob("part.*"):  # Left behind by a run that was killed while it wrote.
             path.unlink()
     except (OSError, sqlite3.Error) as error:
         reason = "another run is using it" if "locked" in str(error) else error
@@ -700,7 +700,7 @@ def load_checkpoint(gan):
             if old != new and name not in may_change:
                 raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
         if state["made_with"]["device"] != gan.made_with["device"]:
-            say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
+            say("Note      the checkpoint is from another device, so results may differ slightly.")
         for name, part in vars(gan).items():
             load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
             if load:
@@ -719,7 +719,7 @@ def checkpoint_name(gan):
 
 
 def begin(gans, images, labels, data_name):
-    """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
+    """Describe the run, also in run.txt. Resume, or move the files of an earlier run away."""
     if labels is None or len(images) < 30:
         raise SystemExit("load_images must return labels, too, because the judge learns from them, "
                          "and at least 30 images.")
@@ -786,7 +786,7 @@ def end_epoch(gan, gans, judge, epoch, means, seconds):
         "distance": distance, "seconds": seconds, "G steps": gan.step,
         "D steps": gan.critic_steps, "data": gan.made_with["data"]})
     save_checkpoint(gan)
-    # An epoch of a loss costs about as many seconds as it has steps of either network.
+    # The time of an epoch is about proportional to its steps of G and D together.
     costs = [1 + loss_table()[other.loss].critic_steps for other in gans]
     rate = (sum(row["seconds"] for other in gans for row in other.history)
             / sum(cost * len(other.history) for cost, other in zip(costs, gans)))
@@ -945,7 +945,7 @@ def prepare_judge(images, labels, data_name, search=False):
         judge = train_judge(images, labels.to(images.device))
         saved = {"made with": made_with, "judge": judge.state_dict()}
         write_whole("judge.pt", lambda file: torch.save(saved, file))
-    if data_name == "drawn digits":  # Then it has been said why.
+    if data_name == "drawn digits":  # By choice, or because there was no download.
         test_images, test_labels = draw_digits(10_000, seed=1)
     else:
         test_images, test_labels, _ = load_images(train=False)
@@ -999,17 +999,17 @@ def fetch_dataset(train):
     try:
         if missing:
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
-            socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
+            socket.setdefaulttimeout(15)  # It gives up after 15 seconds without an answer.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Black: mean < std.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black: mean < std.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
-            raise ValueError(f"it does not hold what {DATASET} does")
+            raise ValueError(f"its content is not that of {DATASET}")
         return dataset
-    except Exception as error:  # A download fails in many ways, and so does a damaged file.
+    except Exception as error:  # Downloads and damaged files fail in many ways.
         reason = str(error).strip() or type(error).__name__
     if not missing:
         raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
-                         f"({reason}). Move them away, and a new start downloads them anew.")
+                         f"({reason}). Move them away, and the next run downloads them again.")
     say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
         f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
         f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
@@ -1029,7 +1029,7 @@ def draw_digits(count, seed=0):
             glyph = Image.new("L", (28, 28))
             ImageDraw.Draw(glyph).text((14, 14), character, fill=255, font=font, anchor="mm")
             glyph = transforms.functional.to_tensor(glyph)
-            centre = (glyph[0] > 0.5).argwhere().float().mean(0)  # Of mass, as in MNIST.
+            centre = (glyph[0] > 0.5).argwhere().float().mean(0)  # Centre of mass, as in MNIST.
             glyphs.append(glyph.roll((13.5 - centre).round().int().tolist(), (1, 2)))
     bend = transforms.Compose([
         transforms.GaussianBlur(5, 0.8),
@@ -1072,7 +1072,7 @@ def check_constants():
             right = right and all(type(number) in (int, type(low)) and low <= number <= high
                                   for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            wanted += f", in a tuple, its length in {counts[0]}: (64,) has 1" if counts else ""
+            wanted += f", in a tuple of a length in {counts[0]}: (64,) has 1" if counts else ""
         if not right or name in ("LOSSES", "SEEDS") and len(set(value)) < len(value):
             raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}

@@ -16,7 +16,7 @@ Run it:  python train_gan.py          (There are no options: edit the constants 
 It writes to outputs/train_gan/:
     samples_epoch_001.png ...  64 images from the same 64 latents, every SAMPLE_EVERY epochs
     training.gif               the same 64 images as they change over the epochs
-    losses.png, history.csv    the table that it prints, as curves and as a file
+    losses.png, history.csv    the printed table, as curves and as a file
     generated.npy              10,000 images from other latents, to measure how good they are
     generator.pt               the weights of the G that made these images
     checkpoint.pt              the state from which RESUME = True continues the training
@@ -28,11 +28,11 @@ How to read the table, which has a row for each epoch. These are means over the 
     loss G    ln 2 = 0.69 if D guesses. Higher if D recognises the fakes, lower if it believes them.
     D(x)      D's probability that real images are real. 0.5 if D only guesses.
     D(G(z))   D's probability that fakes are real. 0.5 if D only guesses.
-Loss G is computed after D's step, and the others before it. None of the four says how good the
-images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
-D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
+Loss G is measured after D's step. The other three are measured before it. None of them says how
+good the images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1
+and D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
-docs/tutorials.md describes two tutorials, A and B. The networks here are A's. To imitate one, set:
+docs/tutorials.md describes two tutorials, A and B. The networks here are A's. For A or B, set:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = AVERAGE = 0
     B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), one hidden layer in each network: (128,)
 
@@ -84,9 +84,9 @@ DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D. If D is far stronger, G lea
 EPOCHS = 14  # Passes over the data, up to 999. Digits are readable after epoch 3, and better later.
 BATCH_SIZE = 64  # Real images in a step. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
-BETAS = (0.0, 0.99)  # How long Adam remembers gradients (0: not at all), and their squares.
+BETAS = (0.0, 0.99)  # How long Adam remembers: first gradients (0: not at all), then their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
-AVERAGE = 8  # Results use G's mean weights. 8: mainly over the last 1/8 of the steps. 0: no mean.
+AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
 RESUME = False  # True goes on from checkpoint.pt. To train for longer, raise EPOCHS as well.
@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation: in two, the sigmoid might round to 0.
+    losses compute log(sigmoid(logit)) in one operation, because the sigmoid can round to 0 or 1.
     """
 
     def __init__(self):
@@ -161,13 +161,13 @@ def discriminator_loss(real_logits, fake_logits):
     """What D minimises: the batch mean of -log D(x) - log(1 - D(G(z))). [GAN, eq. 1]
 
     Takes logits [B, 1] of real and fake images. If all are 0 (a guess), the loss is 2 ln 2 = 1.386.
-    In equation 1, D maximises. Optimizers minimise, so here there is a minus.
+    D maximises equation 1. Optimizers minimise, so here there is a minus.
 
     For a given G, the best D is D*(x) = p_data(x) / (p_data(x) + p_G(x)), where p_data and p_G say
     how common x is among real and among generated images. With D*, equation 1 is 2 JSD - 2 ln 2.
     JSD, the Jensen-Shannon divergence, says how far p_G is from p_data. If it is 0, D* is 0.5.
-    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, D is never quite D*.
-    Second, D* may find good fakes by details that nobody sees, with a loss of 0. [Arjovsky, sec. 2]
+    [GAN, prop. 1, thm. 1] The loss does not say how good images are. First, D never equals D*.
+    Second, D* may recognise good fakes by invisible details. Its loss is then 0. [Arjovsky, sec. 2]
     """
     # Binary cross-entropy is -log D for the target 1, and -log(1 - D) for the target 0.
     loss_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -179,10 +179,10 @@ def generator_loss(fake_logits):
     """What G minimises: the batch mean of -log D(G(z)). [GAN, sec. 3]
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
-    equation 1, G would minimise log(1 - D(G(z))). But where D recognises a fake, for example at the
-    logit -5, its slope in the logit is only -0.007. The slope of -log D(G(z)) is -0.993 there.
+    equation 1, G would minimise log(1 - D(G(z))). But if D recognises a fake, for example at the
+    logit -5, the slope of this term is only -0.007. The slope of -log D(G(z)) is -0.993 there.
     Suppose that D is D* for this G, and stays fixed. Then our loss has the same gradient for G as
-    KL(p_G || p_data) - 2 JSD. KL, the Kullback-Leibler divergence, must be finite. [Arjovsky, thm.
+    KL(p_G || p_data) - 2 JSD, if KL, the Kullback-Leibler divergence, is finite. [Arjovsky, thm.
     2.5] This difference equals 2 KL((p_G + p_data) / 2 || p_data): it is 0 only if p_G = p_data.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
@@ -193,8 +193,8 @@ def r1_penalty(discriminator, real_images):
 
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
     image look more real to D, and G learns such changes. Suppose that G's images are like real ones
-    now. Then G should stop. But D's loss looks only at these images. So D may give higher logits to
-    images close to them, which pulls G away. D reacts, and so on. The penalty makes slopes small.
+    now. Then G should stop. But D's loss depends only on the images of its batches. So D may give
+    higher logits to others nearby. They pull G away, D reacts, and so on. Small slopes prevent it.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -219,7 +219,7 @@ def sample_latents(count, rng, device="cpu"):
 def discriminator_step(discriminator, optimizer, real_images, fake_images, penalty_weight=0):
     """Teach D to tell real from fake images [B, 1, 28, 28]. Returns loss D, mean D(x), D(G(z)).
 
-    Loss D leaves the penalty out, so that runs with different R1 can be compared.
+    Loss D does not include the penalty, so that runs with different R1 can be compared.
     """
     # Only D learns now. Without detach(), the backward pass would go through G, too. This would
     # cost time, and delete G's part of the graph, which generator_step still needs. Real and fake
@@ -240,7 +240,7 @@ def generator_step(generator, discriminator, optimizer, fake_images):
     """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G."""
     loss = generator_loss(discriminator(fake_images))  # D has just changed, so it looks again.
     optimizer.zero_grad()
-    # The gradient reaches G through D, but inputs= stores gradients for the weights of G alone.
+    # The gradient reaches G through D, but inputs= stores gradients only for G's weights.
     loss.backward(inputs=list(generator.parameters()))
     optimizer.step()
     return loss.detach()
@@ -266,7 +266,7 @@ def train_step(gan, real_images):
     latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
     fake_images = gan.generator(latents)  # [B, 1, 28, 28]
     # The penalty costs more passes through D. To save time, only every 8th step adds it, multiplied
-    # by 8. So its mean gradient stays about the same. (Adam's steps change a bit.) [LAZY, app. B]
+    # by 8. So its mean gradient stays about the same [LAZY, app. B], but Adam's steps change a bit.
     penalty_weight = 8 if R1 and gan.step % 8 == 0 else 0
     loss_d, d_real, d_fake = discriminator_step(
         gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
@@ -362,7 +362,7 @@ def say(text):
 
 
 def show_progress(number, count):
-    """Keep a line moving within the epoch, on a terminal and in a notebook."""
+    """Show the number of the step within the epoch, on a terminal and in a notebook."""
     moves = "ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()
     if moves and (number % 20 == 0 or number == count):
         line = f"  step {number} of {count}" if number < count else " " * 30
@@ -371,7 +371,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # So a GPU's convolutions, if any, are the same in each run, and do not round float32 to TF32.
+    # With these, convolutions on a GPU are the same in each run, and do not round to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -391,7 +391,7 @@ def open_output():
         output().mkdir(parents=True, exist_ok=True)
         lock = sqlite3.connect(output("lock"), timeout=0)  # It stores nothing.
         lock.execute("BEGIN EXCLUSIVE")
-        for path in output().glob("part.*"):  # Left behind if a run was killed while it wrote.
+        for path in output().glob("part.*"):  # Left behind by a run that was killed while it wrote.
             path.unlink()
     except (OSError, sqlite3.Error) as error:
         reason = "another run is using it" if "locked" in str(error) else error
@@ -430,7 +430,7 @@ def load_checkpoint(gan):
             if old != new and name not in may_change:
                 raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
         if state["made_with"]["device"] != gan.made_with["device"]:
-            say("Note      the checkpoint is of another device: not all will be equal bit for bit.")
+            say("Note      the checkpoint is from another device, so results may differ slightly.")
         for name, part in vars(gan).items():
             load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
             if load:
@@ -444,10 +444,10 @@ def load_checkpoint(gan):
 
 
 def begin(gan, images, data_name):
-    """Say what the run works with, also in run.txt. Resume, or move an earlier run's files away."""
+    """Describe the run, also in run.txt. Resume, or move the files of an earlier run away."""
     device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
     sizes = [sum(w.numel() for w in net.parameters()) for net in (gan.generator, gan.discriminator)]
-    # A checkpoint must agree with this, except for what may_change in load_checkpoint names.
+    # A checkpoint must agree with this, except in what load_checkpoint lists as may_change.
     gan.warned, gan.made_with = [], {**check_constants(), "data": data_name, "device": device}
     gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
     if RESUME and output("checkpoint.pt").exists():
@@ -490,8 +490,8 @@ def set_aside_earlier_run():
 def end_epoch(gan, images, epoch, means, seconds):
     """Print the row of an epoch, warn, save pictures if it is their turn, and then the state."""
     if not math.isfinite(sum(means)):
-        raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Lower "
-                         f"LEARNING_RATE and start anew. What was saved before is kept.")
+        raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Going on "
+                         f"would repeat it: lower LEARNING_RATE, start anew. All files are kept.")
     gan.frames.append(generate(gan.average, gan.fixed_latents))
     gan.history.append({"epoch": epoch, **dict(zip(("loss D", "loss G", "D(x)", "D(G(z))"), means)),
                         "seconds": seconds, "data": gan.made_with["data"]})
@@ -507,7 +507,7 @@ def end_epoch(gan, images, epoch, means, seconds):
 
 
 def diagnose(gan, images):
-    """Look for visible problems by now. Returns a sentence for each, which says what to change."""
+    """Look for visible problems. Returns a sentence for each, which says what to change."""
     last, found = gan.history[-3:], []
     cure = "Try another LEARNING_RATE, or a D of another size." if R1 else "Try R1 = 0.3."
     if len(last) == 3 and all(row["D(x)"] > 0.95 and row["D(G(z))"] < 0.05 for row in last):
@@ -530,7 +530,7 @@ def finish(gan):
     write_whole("generated.npy", lambda file: np.save(file, images))
     save_pictures(gan)
     say(f"\nAll files are in {output()}. To go on after epoch {len(gan.history)}, set "
-        f"RESUME = True and, if need be, raise EPOCHS.")
+        f"RESUME = True and, if needed, raise EPOCHS.")
 
 
 @torch.no_grad()
@@ -598,17 +598,17 @@ def fetch_dataset(train):
     try:
         if missing:
             say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
-            socket.setdefaulttimeout(15)  # Seconds without an answer, after which it gives up.
+            socket.setdefaulttimeout(15)  # It gives up after 15 seconds without an answer.
         dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Black: mean < std.
+        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black: mean < std.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
-            raise ValueError(f"it does not hold what {DATASET} does")
+            raise ValueError(f"its content is not that of {DATASET}")
         return dataset
-    except Exception as error:  # A download fails in many ways, and so does a damaged file.
+    except Exception as error:  # Downloads and damaged files fail in many ways.
         reason = str(error).strip() or type(error).__name__
     if not missing:
         raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
-                         f"({reason}). Move them away, and a new start downloads them anew.")
+                         f"({reason}). Move them away, and the next run downloads them again.")
     say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
         f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
         f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
@@ -628,7 +628,7 @@ def draw_digits(count, seed=0):
             glyph = Image.new("L", (28, 28))
             ImageDraw.Draw(glyph).text((14, 14), character, fill=255, font=font, anchor="mm")
             glyph = transforms.functional.to_tensor(glyph)
-            centre = (glyph[0] > 0.5).argwhere().float().mean(0)  # Of mass, as in MNIST.
+            centre = (glyph[0] > 0.5).argwhere().float().mean(0)  # Centre of mass, as in MNIST.
             glyphs.append(glyph.roll((13.5 - centre).round().int().tolist(), (1, 2)))
     bend = transforms.Compose([
         transforms.GaussianBlur(5, 0.8),
@@ -663,7 +663,7 @@ def check_constants():
             right = right and all(type(number) in (int, type(low)) and low <= number <= high
                                   for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            wanted += f", in a tuple, its length in {counts[0]}: (64,) has 1" if counts else ""
+            wanted += f", in a tuple of a length in {counts[0]}: (64,) has 1" if counts else ""
         if not right:
             raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}
