@@ -84,7 +84,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. A cell with "!python" passes it on to this file, which may then fail.
+# In a notebook, "!python" passes on the notebook's MPLBACKEND, with which matplotlib may fail here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -640,7 +640,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # With these, convolutions on a GPU are the same in each run, and do not round to TF32.
+    # Convolutions on a GPU, if any: the same in each run, and no rounding to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -700,7 +700,7 @@ def load_checkpoint(gan):
             if old != new and name not in may_change:
                 raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
         if state["made_with"]["device"] != gan.made_with["device"]:
-            say("Note      the checkpoint is from another device, so results may differ slightly.")
+            say("Note      the checkpoint is from another device, so results may differ.")
         for name, part in vars(gan).items():
             load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
             if load:
@@ -1003,7 +1003,7 @@ def fetch_dataset(train):
         dataset = reader(folder, train=train, download=missing)
         deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black: mean < std.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
-            raise ValueError(f"its content is not that of {DATASET}")
+            raise ValueError(f"the content is not that of {DATASET}")
         return dataset
     except Exception as error:  # Downloads and damaged files fail in many ways.
         reason = str(error).strip() or type(error).__name__
@@ -1072,7 +1072,8 @@ def check_constants():
             right = right and all(type(number) in (int, type(low)) and low <= number <= high
                                   for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            wanted += f", in a tuple of a length in {counts[0]}: (64,) has 1" if counts else ""
+            if counts:
+                wanted += f", in a tuple of {counts[0][0]} to {counts[0][-1]}: (64,) has one"
         if not right or name in ("LOSSES", "SEEDS") and len(set(value)) < len(value):
             raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}

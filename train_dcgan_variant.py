@@ -43,9 +43,9 @@ How to read the table, which has a row for each epoch. These are means over the 
     loss G    ln 2 = 0.69 if D guesses. Higher if D recognises the fakes, lower if it believes them.
     D(x)      D's probability that real images are real. 0.5 if D only guesses.
     D(G(z))   D's probability that fakes are real. 0.5 if D only guesses.
-Loss G is measured after D's step. The other three are measured before it. None of them says how
-good the images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1
-and D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
+Loss G is measured after D's step, the other three before it. None of the four says how good the
+images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
+D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
 docs/tutorials.md describes four tutorials. Settings of tutorial C: DISCRIMINATOR = "flatten",
 EPOCHS = 50, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = 0, AVERAGE = 0,
@@ -82,7 +82,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-# A notebook sets MPLBACKEND. A cell with "!python" passes it on to this file, which may then fail.
+# In a notebook, "!python" passes on the notebook's MPLBACKEND, with which matplotlib may fail here.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -110,7 +110,7 @@ TRICKS = ()  # Names from the docstring's list, such as ("label_smoothing", "ttu
 EPOCHS = 8  # Passes over the data, up to 999. Digits are readable after epoch 2, and better later.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
-BETAS = (0.0, 0.99)  # How long Adam remembers: first gradients (0: not at all), then their squares.
+BETAS = (0.0, 0.99)  # Adam's memory: beta1 for gradients (0: none), beta2 for their squares.
 R1 = 0.3  # How strong the penalty on D's slope is (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
@@ -180,7 +180,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation, because the sigmoid can round to 0 or 1.
+    losses compute log(sigmoid(logit)) in one operation, because the sigmoid can round to 0.
     """
 
     def __init__(self):
@@ -299,7 +299,7 @@ def generator_loss(fake_logits):
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693. In
     equation 1, G would minimise log(1 - D(G(z))). But if D recognises a fake, for example at the
-    logit -5, the slope of this term is only -0.007. The slope of -log D(G(z)) is -0.993 there.
+    logit -5, the slope of this term in the logit is -0.007. That of -log D(G(z)) is -0.993.
     Suppose that D is D* for this G, and stays fixed. Then our loss has the same gradient for G as
     KL(p_G || p_data) - 2 JSD, if KL, the Kullback-Leibler divergence, is finite. [Arjovsky, thm.
     2.5] This difference equals 2 KL((p_G + p_data) / 2 || p_data): it is 0 only if p_G = p_data.
@@ -313,7 +313,7 @@ def r1_penalty(discriminator, real_images):
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
     image look more real to D, and G learns such changes. Suppose that G's images are like real ones
     now. Then G should stop. But D's loss depends only on the images of its batches. So D may give
-    higher logits to others nearby. They pull G away, D reacts, and so on. Small slopes prevent it.
+    higher logits to images near them. They pull G away, D reacts, and so on. Small slopes stop it.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works anyway.)
     """
@@ -558,7 +558,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # With these, convolutions on a GPU are the same in each run, and do not round to TF32.
+    # Convolutions on a GPU, if any: the same in each run, and no rounding to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -617,7 +617,7 @@ def load_checkpoint(gan):
             if old != new and name not in may_change:
                 raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
         if state["made_with"]["device"] != gan.made_with["device"]:
-            say("Note      the checkpoint is from another device, so results may differ slightly.")
+            say("Note      the checkpoint is from another device, so results may differ.")
         for name, part in vars(gan).items():
             load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
             if load:
@@ -677,7 +677,7 @@ def set_aside_earlier_run():
 def end_epoch(gan, images, epoch, means, seconds):
     """Print the row of an epoch, warn, save pictures if it is their turn, and then the state."""
     if not math.isfinite(sum(means)):
-        raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Going on "
+        raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Resuming "
                          f"would repeat it: lower LEARNING_RATE, start anew. All files are kept.")
     gan.frames.append(generate(gan.average, gan.fixed_latents))
     gan.history.append({"epoch": epoch, **dict(zip(("loss D", "loss G", "D(x)", "D(G(z))"), means)),
@@ -821,7 +821,7 @@ def fetch_dataset(train):
         dataset = reader(folder, train=train, download=missing)
         deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black: mean < std.
         if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
-            raise ValueError(f"its content is not that of {DATASET}")
+            raise ValueError(f"the content is not that of {DATASET}")
         return dataset
     except Exception as error:  # Downloads and damaged files fail in many ways.
         reason = str(error).strip() or type(error).__name__
@@ -889,7 +889,8 @@ def check_constants():
             right = right and all(type(number) in (int, type(low)) and low <= number <= high
                                   for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            wanted += f", in a tuple of a length in {counts[0]}: (64,) has 1" if counts else ""
+            if counts:
+                wanted += f", in a tuple of {counts[0][0]} to {counts[0][-1]}: (64,) has one"
         if not right:
             raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}
