@@ -32,7 +32,7 @@ Loss G is measured after D's step, the other three before it. None of the four s
 images are, so look at the pictures. The script warns you if D has won (D(x) stays near 1 and
 D(G(z)) near 0), or if the pictures are nearly all alike (total mode collapse).
 
-docs/tutorials.md describes two tutorials, A and B. The networks here are A's. For A or B, set:
+docs/tutorials.md describes four tutorials. The networks here are A's. For A or B, set:
     A   EPOCHS = 100, BATCH_SIZE = 128, LEARNING_RATE = 2e-4, BETAS = (0.5, 0.999), R1 = AVERAGE = 0
     B   as A, but BATCH_SIZE = 64, BETAS = (0.9, 0.999), one hidden layer in each network: (128,)
 

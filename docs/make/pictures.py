@@ -38,7 +38,8 @@ def show(axes, images, rows, columns, title, **options):
 
 def side_by_side(frames, columns, title):
     """A figure of 8 rows of images for each title in frames."""
-    figure = Figure(figsize=(9, 4.6 if columns == 4 else 3.6), layout="constrained")
+    height = 9 / len(frames) * 8 / columns + 0.6
+    figure = Figure(figsize=(9, height), layout="constrained")
     for axes, (label, images) in zip(figure.subplots(1, len(frames)), frames.items()):
         show(axes, images, 8, columns, label, fontsize="medium")
     figure.suptitle(title)
@@ -53,7 +54,7 @@ def all_three():
         f"train_gan.py: two plain networks, {len(gan['frames'])} epochs": gan["frames"][-1],
         f"train_dcgan_variant.py: BatchNorm and convolutions, {len(dcgan['frames'])} epochs":
         dcgan["frames"][-1],
-        "compare_losses.py: the loss BCE-R1": losses[:32].copy(),
+        "compare_losses.py: the loss BCE-R1, 6 epochs": losses[:32].copy(),
     }  # fmt: skip
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     for axes, (label, images) in zip(figure.subplots(3, 1), frames.items()):
@@ -64,7 +65,7 @@ def all_three():
 def train_gan():
     """The same latents after some epochs of the default run."""
     frames = load(GAN)["frames"]
-    epochs = sorted({1, 3, max(1, len(frames) // 2), len(frames)})
+    epochs = sorted({epoch for epoch in (1, 2, 6) if epoch < len(frames)} | {len(frames)})
     frames = {f"epoch {epoch}": frames[epoch - 1] for epoch in epochs}
     return side_by_side(frames, 4, "train_gan.py: the same 32 latents as G learns")
 
@@ -95,14 +96,14 @@ def tutorials():
     """Tutorial A's settings beside the default after as many steps."""
     runs = {"tutorial A's settings": load(experiment("tutorials", "A")),
             "train_gan.py's default": load(GAN)}  # fmt: skip
-    return lesson(runs, "The same networks after 13,132 steps")
+    return lesson(runs, "The same networks after 13,132 steps each, of which an epoch of the tutorial has half as many")
 
 
 def tutorial_c():
     """The same for tutorial C, after 7,504 steps."""
     runs = {"tutorial C's settings": load(experiment("tutorial_c", "C", 42)),
             "train_dcgan_variant.py's default": load(DCGAN)}  # fmt: skip
-    return lesson(runs, "The same G after 7,504 steps")
+    return lesson(runs, "The same G after 7,504 steps each, of which an epoch of the tutorial has half as many")
 
 
 def report():
@@ -122,7 +123,7 @@ def experiments():
     """Some of the experiments with train_gan.py, side by side."""
     names = ("as it is", "BETAS = (0.9, 0.999)", "AVERAGE = 0", "LATENT_DIM = 2", "ten steps of G")
     frames = {name: load(experiment("gan", name))["frames"][-1] for name in names}
-    return side_by_side(frames, 4, "train_gan.py, one line changed, after 4 epochs")
+    return side_by_side(frames, 4, "train_gan.py with one change each, after 4 epochs")
 
 
 def extensions():
