@@ -748,12 +748,21 @@ def test_a_judge_is_used_again_for_the_same_recipe_and_data_only(two_sets, quick
     assert trains() and not trains()
 
 
-def test_a_judge_stays_where_it_is_when_an_earlier_run_is_moved(quick, monkeypatch):
+def test_a_judge_stays_where_it_is_when_an_earlier_run_is_moved(quick, monkeypatch, capsys):
     monkeypatch.setattr(script, "LOSSES", ("BCE",))
     for _ in range(2):
         script.main()
     assert len(quick) == 1 and path("earlier_1/comparison.csv").exists()
     assert not path("earlier_1/judge.pt").exists() and "judge.pt" in written()
+    assert f"files of an earlier run, in {path('earlier_1')}" in capsys.readouterr().out
+
+
+def test_black_is_zero_for_the_judge_as_what_its_convolutions_add_around_an_image_is():
+    judge, seen = script.Judge().eval(), []
+    judge.near.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for colour in (-1.0, 1.0):
+        judge(torch.full((1, 1, 28, 28), colour))
+    assert seen[0].eq(0).all() and seen[1].eq(1).all()
 
 
 def test_a_judge_that_names_few_right_is_a_warning(two_sets, monkeypatch, capsys):
