@@ -608,7 +608,7 @@ def test_precision_and_recall_tell_fidelity_from_variety():
 
 def test_precision_and_recall_reach_to_the_third_neighbour():
     some = torch.tensor([[0.0], [1.0], [2.0], [10.0]])  # Radii 10, 9, 8, 10.
-    other = torch.tensor([[-9.5], [-10.5], [20.5], [19.5]])  # One is within 10 of 0, one of 10.
+    other = torch.tensor([[-10.0], [-10.5], [20.5], [19.5]])  # One is 10 from 0, one 9.5 from 10.
     assert script.precision_and_recall(some, other)[0] == 0.5
     assert script.precision_and_recall(other, some)[1] == 0.5
 
