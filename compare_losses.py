@@ -640,7 +640,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # Convolutions on a GPU, if any: the same in each run, and no rounding to TF32.
+    # For convolutions on a GPU: the same in each run, and no rounding to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -1073,7 +1073,7 @@ def check_constants():
                                   for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
             if counts:
-                wanted += f", in a tuple of {counts[0][0]} to {counts[0][-1]}: (64,) has one"
+                wanted += f", in a tuple of length {counts[0][0]} to {counts[0][-1]}: (64,) has 1"
         if not right or name in ("LOSSES", "SEEDS") and len(set(value)) < len(value):
             raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}

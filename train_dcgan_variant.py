@@ -180,7 +180,7 @@ class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into one logit each, [B, 1].
 
     A logit is any number, and its sigmoid is the probability D(x) that the image is real. The
-    losses compute log(sigmoid(logit)) in one operation, because the sigmoid can round to 0.
+    losses compute log D and log(1 - D) in one operation, because D can round to 0 or 1.
     """
 
     def __init__(self):
@@ -313,7 +313,7 @@ def r1_penalty(discriminator, real_images):
     The slope is the gradient of the logit with respect to the pixels. It says which change makes an
     image look more real to D, and G learns such changes. Suppose that G's images are like real ones
     now. Then G should stop. But D's loss depends only on the images of its batches. So D may give
-    higher logits to images near them. They pull G away, D reacts, and so on. Small slopes stop it.
+    higher logits close to them. This pulls G away, D reacts, and so on. Small slopes stop it.
     (BatchNorm and minibatch_stddev make images of a batch change each other's logits, so a slope is
     not quite one image's own. It works anyway.)
     """
@@ -558,7 +558,7 @@ def show_progress(number, count):
 
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # Convolutions on a GPU, if any: the same in each run, and no rounding to TF32.
+    # For convolutions on a GPU: the same in each run, and no rounding to TF32.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -890,7 +890,7 @@ def check_constants():
                                   for number in (value if counts else [value]))
             wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
             if counts:
-                wanted += f", in a tuple of {counts[0][0]} to {counts[0][-1]}: (64,) has one"
+                wanted += f", in a tuple of length {counts[0][0]} to {counts[0][-1]}: (64,) has 1"
         if not right:
             raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
     return {name: globals()[name] for name in rules}
