@@ -5,43 +5,41 @@
 # %% 1. What and how
 """Train one GAN with several losses, and measure which of them draws better digits.
 
-A loss says what the two networks of a GAN play for. All losses start from the same weights here,
-see real images and latents in the same order, and take the same number of generator steps. WGAN and
-WGAN-GP also have other settings of the optimizer, and D takes 5 steps before each step of G, so
-they use 5 times as many images (section 6). Then a judge, a small classifier that was trained on
-real digits, compares the images of each GAN with real ones. No GAN learns from it.
+The loss defines what each of the two networks tries to achieve. All losses start from the same
+weights here, see the same real images and latents in the same order, and take the same number of
+generator steps. WGAN and WGAN-GP also have other settings of the optimizer, and their D takes 5
+steps before each step of G, so they use 5 times as many images (section 6). Then a judge, which is
+a small classifier that was trained on real digits, compares the images of each GAN with real ones.
+No GAN learns from it.
 
 D is also called a critic: it gives an image a score, and a higher score means more real. Only for
 BCE and BCE-R1 is the score a logit, whose sigmoid is a probability.
 
 Run it:  python compare_losses.py     (There are no options: edit the constants in section 3.)
-
-It writes to outputs/compare_losses/:
+Each start makes a folder of its own, outputs/compare_losses/run_1/ (then run_2, run_3, ...), with
     comparison.png                     images, loss curves and distances of all losses: look here
-    comparison.md, comparison.csv      the final table, to paste into a report and as a file
+    comparison.md                      the final table, with more columns than the printed one
     history.csv                        the table that it prints while it trains
     generator_bce.pt ...               the weights of each loss's generator, for the first seed
     generated_bce.npy ...              10,000 images of each of these
-    judge.pt                           the judge, which later runs and measurements use again
     checkpoint_bce_0.pt ...            for each loss and seed, all that RESUME = True needs
     run.txt                            the constants and the versions of this run
-A new run moves the files of an earlier one to outputs/compare_losses/earlier_1/ (then 2, 3, ...),
-but not the judge.
+The judge is kept beside the runs, in judge.pt, for later runs and measurements.
 
 Measure any other images, such as those of train_gan.py, with two lines of Python:
     import compare_losses
-    compare_losses.measure_digits("outputs/train_gan/generated.npy")
+    compare_losses.measure_digits("outputs/train_gan/run_1/generated.npy")
 
 How to read the tables:
-    loss D, loss G   what D and G minimise: means over the epoch, without penalties. Each loss has a
-                     scale of its own, so they cannot be compared. Only loss D of WGAN and WGAN-GP
-                     says, roughly, how good the images are.
-    real score,      the mean score of real and of fake images. For WGAN the difference says roughly
-    fake score       how far the fakes are from real images, in an unknown unit, if D keeps up.
-    distance         Frechet distance between what the judge sees in fake and in real images. Less
-                     is better. This is what compares the losses. With the network Inception as the
-                     judge it is called FID.
+    loss D, loss G   what D and G minimise, averaged over the epoch, penalties left out. Each loss
+                     has a scale of its own, so do not compare them. Only for WGAN and WGAN-GP does
+                     a loss D that comes closer to 0 mean better images, and only within one run.
+    real score       the mean score of real images. Fake score is the same for fake ones.
+    distance         Frechet distance between what the judge sees in fake and in real images: the
+                     FID, by this judge. Lower is better. This is what compares the losses.
     G itself         the distance of images by G's latest weights, not by their average as elsewhere
+    KID              Kernel Inception Distance, by this judge. Lower is better.
+    IS               Inception Score, by this judge, from 1 to 10. Higher is better.
     readable         the share of images in which the judge names a digit at more than 90 %
     digits           how many of the ten are drawn, each in at least 1 % of the images
     precision        the share of fake images that look real
@@ -52,41 +50,42 @@ In the row "real images", training images that are new to the judge take the pla
 Small differences mean nothing: with another seed they may be the other way round. A large study
 that tuned each loss with care found none that was always better. [EQUAL]
 
-[GAN]     Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
-[DCGAN]   Radford et al. 2015, Deep Convolutional GANs, arxiv.org/abs/1511.06434
-[LSGAN]   Mao et al. 2016, Least Squares GANs, arxiv.org/abs/1611.04076
-[WGAN]    Arjovsky et al. 2017, Wasserstein GAN, arxiv.org/abs/1701.07875
-[WGAN-GP] Gulrajani et al. 2017, Improved Training of Wasserstein GANs, arxiv.org/abs/1704.00028
-[HINGE]   Lim and Ye 2017, Geometric GAN, arxiv.org/abs/1705.02894 (and Tran et al. 2017)
-[R1]      Mescheder et al. 2018, Which Training Methods Converge?, arxiv.org/abs/1801.04406
-[R3GAN]   Huang et al. 2024, The GAN is dead; long live the GAN!, arxiv.org/abs/2501.05441
-[LAZY]    Karras et al. 2020, StyleGAN2, arxiv.org/abs/1912.04958
-[MEAN]    Shamir, Zhang 2013, arxiv.org/abs/1212.1824; Yazici et al. 2018, arxiv.org/abs/1806.04498
-[EQUAL]   Lucic et al. 2018, Are GANs Created Equal?, arxiv.org/abs/1711.10337
-[FID]     Heusel et al. 2017, Two Time-Scale Update Rule, arxiv.org/abs/1706.08500
-[PR]      Kynkaanniemi et al. 2019, Improved Precision and Recall, arxiv.org/abs/1904.06991
+[GAN]      Goodfellow et al. 2014, Generative Adversarial Nets, arxiv.org/abs/1406.2661
+[DCGAN]    Radford et al. 2015, Unsupervised Representation Learning ..., arxiv.org/abs/1511.06434
+[Salimans] Salimans et al. 2016, Improved Techniques for Training GANs, arxiv.org/abs/1606.03498
+[LSGAN]    Mao et al. 2016, Least Squares Generative ..., arxiv.org/abs/1611.04076
+[WGAN]     Arjovsky et al. 2017, Wasserstein GAN, arxiv.org/abs/1701.07875
+[WGAN-GP]  Gulrajani et al. 2017, Improved Training of Wasserstein GANs, arxiv.org/abs/1704.00028
+[HINGE]    Lim and Ye 2017, Geometric GAN, arxiv.org/abs/1705.02894
+[R1]       Mescheder et al. 2018, Which Training Methods for GANs ...?, arxiv.org/abs/1801.04406
+[R3GAN]    Huang et al. 2024, The GAN is dead; long live the GAN! ..., arxiv.org/abs/2501.05441
+[LAZY]     Karras et al. 2020, Analyzing and Improving ... StyleGAN, arxiv.org/abs/1912.04958
+[Yazici]   Yazici et al. 2019, The Unusual Effectiveness of Averaging ..., arxiv.org/abs/1806.04498
+[Shamir]   Shamir and Zhang 2013, Stochastic Gradient Descent ..., arxiv.org/abs/1212.1824
+[EQUAL]    Lucic et al. 2018, Are GANs Created Equal? ..., arxiv.org/abs/1711.10337
+[FID]      Heusel et al. 2017, GANs Trained by a Two Time-Scale ..., arxiv.org/abs/1706.08500
+[KID]      Binkowski et al. 2018, Demystifying MMD GANs, arxiv.org/abs/1801.01401
+[PR]       Kynkaanniemi et al. 2019, Improved Precision and Recall ..., arxiv.org/abs/1904.06991
 """
 
 # %% 2. Imports
 import contextlib
 import copy
-import csv
-import io
 import itertools
 import math
 import os
-import platform
 import socket
-import sqlite3
 import statistics
 import sys
 import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-# In a notebook, "!python" passes on the notebook's MPLBACKEND, with which matplotlib may fail here.
-if "ipykernel" not in sys.modules:
-    os.environ.pop("MPLBACKEND", None)
+# With GNU's OpenMP, waiting threads give way sooner, so other programs slow the training down less.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import matplotlib
 import numpy as np
@@ -103,20 +102,19 @@ from torch.optim.swa_utils import update_bn
 DATASET = "MNIST"  # Or "FashionMNIST", "KMNIST", or "drawn": digits drawn here, no download.
 DATA_DIR = "data"  # The dataset is looked for here, and downloaded to here if it is missing.
 # What is compared
-LOSSES = ("BCE", "LSGAN", "WGAN", "BCE-R1")  # Also "WGAN-GP", "hinge", "R3GAN": see section 6.
-SEEDS = (0,)  # One run of each loss for each seed. (0, 1, 2) shows how much is chance. [EQUAL]
+LOSSES = ["BCE", "LSGAN", "WGAN", "BCE-R1"]  # Others are in section 6.
+SEEDS = [0]  # One run of each loss for each seed. [0, 1, 2] shows how much is chance. [EQUAL]
 # Networks
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
-GENERATOR_HIDDEN = (128, 256, 512)  # Widths of G's hidden layers, one to four of them.
-DISCRIMINATOR_HIDDEN = (512, 256)  # The same for D's hidden layers.
+GENERATOR_HIDDEN = [128, 256, 512]  # Widths of G's hidden layers, one to four of them.
+DISCRIMINATOR_HIDDEN = [512, 256]  # The same for D's hidden layers.
 # Training (learning rates and penalties stand with the losses, in section 6)
 EPOCHS = 6  # In each, G takes a step for each batch of the data, and WGAN's D takes 5.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
-RESUME = False  # True goes on from the checkpoints. To train for longer, raise EPOCHS as well.
+RESUME = False  # True goes on from the latest checkpoints, "run_1" from those of that run.
 # Output
-SAMPLES = 10_000  # Images of each G that are judged. With fewer, distances come out larger.
 OUTPUT_DIR = "outputs/compare_losses"  # Relative to the current folder, like DATA_DIR.
 
 
@@ -129,8 +127,9 @@ def load_images(train=True):
     """
     dataset = fetch_dataset(train) if DATASET != "drawn" else None
     if dataset is None:  # Drawn digits are wanted, or the dataset is not available.
+        name = "drawn digits" if DATASET == "drawn" else f"drawn digits in place of {DATASET}"
         images, labels = draw_digits(60_000 if train else 10_000, seed=0 if train else 1)
-        return images, labels, "drawn digits"
+        return images, labels, name
     # Convert all images here, once, so that no epoch has to convert them again.
     images = dataset.data.unsqueeze(1).float().div_(127.5).sub_(1)  # [N, 1, 28, 28]
     return images, dataset.targets, DATASET
@@ -162,9 +161,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Turns images [B, 1, 28, 28] into a score each, [B, 1]: the higher, the more real.
 
-    It ends without a Sigmoid: losses that need one have it themselves. It has no BatchNorm,
-    which would mix an image's score with the other images of its batch, while the gradient
-    penalties are about each image by itself [WGAN-GP, sec. 4].
+    It ends without a Sigmoid, because losses that need one have it themselves. It has no BatchNorm,
+    because this would mix an image's score with the other images of its batch, while the gradient
+    penalties are about each image by itself. [WGAN-GP, sec. 4]
     """
 
     def __init__(self):
@@ -172,7 +171,8 @@ class Discriminator(nn.Module):
         widths = [28 * 28, *DISCRIMINATOR_HIDDEN]
         hidden = []
         for inputs, outputs in zip(widths, widths[1:]):
-            # Below 0, LeakyReLU has the slope 0.2 [DCGAN, sec. 4], so it passes some gradient on.
+            # LeakyReLU multiplies what is below 0 by 0.2 [DCGAN, sec. 4], so that some gradient
+            # always reaches G. ReLU would stop it there.
             hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]  # [B, 512], then [B, 256]
         self.layers = nn.Sequential(
             nn.Flatten(),  # [B, 784]
@@ -184,104 +184,106 @@ class Discriminator(nn.Module):
         return self.layers(images)
 
 
-# %% 6. Losses
-def loss_entry(
-    critic, generator, *, optimizer=torch.optim.Adam, betas=(0.0, 0.99), critic_lr=1e-3,
-    generator_lr=1e-3, critic_steps=1, clip=0, gp=0, r1=0, r2=0, penalty_every=1,
-):
-    """One entry of the table below. What an entry leaves out has this function's default value.
+# %% 6. Losses (docs/theory.md says what they are about)
+@dataclass
+class Loss:
+    """What the critic and the generator minimise, and how they learn. Scores are [B, 1] each."""
 
-    critic, generator  what each network minimises, a mean over the batch, from the scores of real
-                       and of fake images, [B, 1] each
-    optimizer, betas   how both networks learn. betas are Adam's, None for RMSprop.
-    critic_lr, generator_lr   the step size of each
-    critic_steps       steps of the critic before each step of the generator
-    clip               keeps each weight of the critic between -clip and clip, 0 for no clip
-    gp, r1, r2         weights of the penalties below, 0 for none
-    penalty_every      with 8, every 8th critic step has a penalty, and it is 8 times as strong
-    """
-    return SimpleNamespace(**locals())
-
-
-def loss_table():
-    """Every loss by its name. To add one, add an entry, and its name to LOSSES.
-
-    Four settings were tried for each, and judged on training images that the judge does not know:
-    docs/results.md lists them. With the paper's own rates, 5e-5 for both networks, WGAN's
-    distance was 54 after four epochs, and 3.5 with these.
-    """
-    return {
-        # [GAN, eq. 1; sec. 3 for G]. With P = sigmoid(score): -log P(x) - log(1 - P(G(z))) for D
-        # and -log P(G(z)) for G. softplus(-score) is -log P without ever a log(0).
-        "BCE": loss_entry(
-            critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-            generator=lambda real, fake: F.softplus(-fake).mean()),
-        # BCE with a penalty on D's slope at real images [R1]: see penalty() below.
-        "BCE-R1": loss_entry(
-            critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-            generator=lambda real, fake: F.softplus(-fake).mean(),
-            r1=0.3, penalty_every=8),
-        # [LSGAN, eq. 9]: real images should score 1, fake ones 0: (D(x) - 1)^2 / 2 + D(G(z))^2 / 2
-        # for D, (D(G(z)) - 1)^2 / 2 for G. If D is best, G's loss plus (D(x) - 1)^2 / 2 is 1/4 +
-        # chi2 / 8, where chi2 is Pearson's divergence between p_data + p_G and 2 p_G.
-        "LSGAN": loss_entry(
-            critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
-            generator=lambda real, fake: (fake - 1).square().mean() / 2),
-        # [WGAN, eq. 3, alg. 1]: D(G(z)) - D(x) for D, -D(G(z)) for G. A function is Lipschitz if it
-        # changes from point to point by at most a constant times their distance. Without this bound
-        # the critic's loss could fall without end. The clip keeps D Lipschitz, but the constant is
-        # unknown. So G minimises, roughly, a multiple of the Wasserstein distance. No Adam with
-        # beta1 > 0: see sec. 4.2. Some tutorials keep a Sigmoid and never clip: that is no WGAN.
-        "WGAN": loss_entry(
-            critic=lambda real, fake: fake.mean() - real.mean(),
-            generator=lambda real, fake: -fake.mean(),
-            optimizer=torch.optim.RMSprop, betas=None, critic_lr=5e-5, generator_lr=1e-3,
-            critic_steps=5, clip=0.01),
-        # [WGAN-GP, eq. 3, alg. 1]: a penalty in place of the clip.
-        "WGAN-GP": loss_entry(
-            critic=lambda real, fake: fake.mean() - real.mean(),
-            generator=lambda real, fake: -fake.mean(),
-            betas=(0.0, 0.9), critic_steps=5, gp=10),
-        # [HINGE]: max(0, 1 - D(x)) + max(0, 1 + D(G(z))): nothing more to gain beyond 1 and -1.
-        "hinge": loss_entry(
-            critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-            generator=lambda real, fake: -fake.mean()),
-        # [R3GAN, sec. 2]: only the difference of a real and a fake score counts. This comparison
-        # with real images keeps G from leaving out kinds of image. In theory, R1 or R2 makes the
-        # training converge if it is near the solution. The paper's trials needed both.
-        "R3GAN": loss_entry(
-            critic=lambda real, fake: F.softplus(fake - real).mean(),
-            generator=lambda real, fake: F.softplus(real - fake).mean(),
-            r1=1.0, r2=1.0, penalty_every=8),
-    }
+    critic: Callable  # Of the scores of real and of fake images: a mean over the batch.
+    generator: Callable  # The same for G.
+    optimizer: type = torch.optim.Adam
+    betas: tuple | None = (0.0, 0.99)  # Adam's. None for RMSprop.
+    critic_lr: float = 1e-3
+    generator_lr: float = 1e-3
+    critic_steps: int = 1  # Steps of the critic before each step of the generator.
+    clip: float = 0  # Keeps each weight of the critic between -clip and clip. 0: no clip.
+    gp: float = 0  # Weights of the three penalties below. 0: none.
+    r1: float = 0
+    r2: float = 0
+    penalty_every: int = 1  # With 8, every 8th critic step has a penalty, 8 times as strong.
 
 
-def slopes(critic, images):
+# [GAN, eq. 1; sec. 3 for G], with P = sigmoid(score). softplus(-score) is -log P, but never log(0).
+#   D: -log P(x) - log(1 - P(G(z)))        G: -log P(G(z))
+BCE = Loss(
+    critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+    generator=lambda real, fake: F.softplus(-fake).mean(),
+)
+# [LSGAN, eq. 9]: real images should score 1, fake ones 0, and G wants 1 for its own. There is no
+# Sigmoid, so the gradient stays large where D is sure.
+#   D: ((D(x) - 1)^2 + D(G(z))^2) / 2      G: (D(G(z)) - 1)^2 / 2
+LSGAN = Loss(
+    critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
+    generator=lambda real, fake: (fake - 1).square().mean() / 2,
+)
+# [WGAN, eq. 3, alg. 1]. A function is Lipschitz if it changes from point to point by at most a
+# constant times their distance. Without this bound the critic's loss could fall without end, so the
+# clip keeps D Lipschitz. The mean of D(x) - D(G(z)) is then at most a constant times the
+# Wasserstein distance of fake and real images. But the constant is unknown, and clipped networks
+# may stay far below. RMSprop, because sec. 4.2 warns of Adam with beta1 > 0.
+#   D: D(G(z)) - D(x)                      G: -D(G(z))
+WGAN = Loss(
+    critic=lambda real, fake: fake.mean() - real.mean(),
+    generator=lambda real, fake: -fake.mean(),
+    optimizer=torch.optim.RMSprop, betas=None, critic_lr=5e-5, critic_steps=5, clip=0.01,
+)
+# [HINGE]: for D there is nothing more to gain beyond the scores 1 and -1.
+#   D: max(0, 1 - D(x)) + max(0, 1 + D(G(z)))       G: -D(G(z))
+HINGE = Loss(
+    critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+    generator=lambda real, fake: -fake.mean(),
+)
+# [R3GAN, sec. 2]: only the difference of a real and a fake score counts, which is meant to keep G
+# from leaving out kinds of image. The penalties r1 and r2 make it converge near the solution.
+#   D: softplus(D(G(z)) - D(x))            G: softplus(D(x) - D(G(z)))
+R3GAN = Loss(
+    critic=lambda real, fake: F.softplus(fake - real).mean(),
+    generator=lambda real, fake: F.softplus(real - fake).mean(),
+    r1=1.0, r2=1.0,
+)
+# Every loss by its name. To add one, add an entry here, and its name to LOSSES. Rates and penalties
+# come from a search, with as many trials for each loss: docs/results.md.
+LOSS_TABLE = {
+    "BCE": BCE,
+    "BCE-R1": replace(BCE, r1=0.3, penalty_every=8),
+    "LSGAN": LSGAN,
+    "WGAN": WGAN,
+    # [WGAN-GP, eq. 3, alg. 1]: a penalty in place of the clip, and Adam.
+    "WGAN-GP": Loss(WGAN.critic, WGAN.generator, betas=(0.0, 0.9), critic_steps=5, gp=10),
+    "hinge": HINGE,
+    "R3GAN": R3GAN,
+    "R3GAN-lazy": replace(R3GAN, penalty_every=8),  # Faster. The paper has them in every step.
+}
+
+
+def input_gradient(critic, images):
     """The gradient of each image's score with respect to its pixels, [B, 1, 28, 28]."""
     images = images.clone().requires_grad_()
-    # Each score depends on its own image only, so the gradient of the sum of all scores contains
-    # the slope for each image. create_graph=True lets backward() differentiate the slopes, too.
-    (gradients,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    return gradients
+    # Each score depends only on its own image, so the gradient of the sum of all scores holds the
+    # gradient for each image. create_graph=True lets backward() differentiate it once more.
+    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    return gradient
 
 
-def penalty(loss, critic, real_images, fake_images, share):
-    """The sum of the penalties that an entry asks for.
+def penalty(loss, critic, real_images, fake_images):
+    """The sum of the penalties that an entry asks for. g(x): the gradient of the score at x.
 
-    r1, r2  half the mean squared length of the slopes, r1 at real images, r2 at fake ones [R1, eqs.
-            9, 10].
-            D's slope moves G. So where D is flat, at the real images, G can come to rest.
-    gp      the mean of (length - 1)^2 of the slopes at random mixes of a real image and a fake one.
-            WGAN's best critic has slope 1 between a fake and its best match. [WGAN-GP, prop. 1]
-            Here, as in eq. 3, the pairs are random. share: how much of a mix is real, [B, 1, 1, 1].
+    r1   r1 / 2 * mean of |g(x)|^2 at real images [R1, eq. 9]. G follows g, so G can come to rest
+         there only if the critic is flat.
+    r2   r2 / 2 * mean of |g(G(z))|^2, the same at fake images [R1, eq. 10]
+    gp   gp * mean of (|g| - 1)^2 at random mixes of a real and a fake image. On the line between a
+         fake and the real image with which optimal transport pairs it, the best critic has a
+         gradient of length 1. [WGAN-GP, prop. 1] As in eq. 3, the pairs are random here.
     """
     value = torch.zeros((), device=real_images.device)
     for weight, images in ((loss.r1, real_images), (loss.r2, fake_images)):
         if weight:
-            value = value + weight / 2 * slopes(critic, images).square().sum((1, 2, 3)).mean()
+            gradient = input_gradient(critic, images)  # [B, 1, 28, 28]
+            value = value + weight / 2 * gradient.square().sum((1, 2, 3)).mean()
     if loss.gp:
-        between = slopes(critic, share * real_images + (1 - share) * fake_images)
-        value = value + loss.gp * (between.flatten(1).norm(dim=1) - 1).square().mean()
+        share = torch.rand(len(real_images), 1, 1, 1).to(real_images.device)
+        gradient = input_gradient(critic, share * real_images + (1 - share) * fake_images)
+        value = value + loss.gp * (gradient.flatten(1).norm(dim=1) - 1).square().mean()
     return value
 
 
@@ -295,26 +297,25 @@ def sample_latents(count, rng, device="cpu"):
     return torch.randn(count, LATENT_DIM, generator=rng).to(device)
 
 
-def next_batch(gan, images):
-    """The next BATCH_SIZE real images. Shuffles all of them anew when too few are left."""
-    if len(gan.order) < BATCH_SIZE:
-        gan.order = torch.randperm(len(images), generator=gan.order_rng)
-    batch, gan.order = gan.order[:BATCH_SIZE], gan.order[BATCH_SIZE:]
-    return images[batch.to(images.device)]
+def batches(images, rng):
+    """Batches of BATCH_SIZE real images without end, in a new order each time all were seen."""
+    while True:
+        order = torch.randperm(len(images), generator=rng).to(images.device)
+        for batch in order.split(BATCH_SIZE):
+            if len(batch) == min(BATCH_SIZE, len(images)):  # All batches have the same size.
+                yield images[batch]
 
 
-def critic_step(critic, optimizer, loss, real_images, fake_images, share, penalty_weight=0):
+def critic_step(critic, optimizer, loss, real_images, fake_images, penalty_weight=0):
     """Teach D to score real above fake images. Returns loss D, mean scores of real and fake."""
     fake_images = fake_images.detach()  # Keeps the gradient out of G, because only D learns now.
     # One pass with both halves is faster than two, and the same: D has no BatchNorm to mix them.
     real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
-    value = to_minimise = loss.critic(real_scores, fake_scores)
+    value, extra = loss.critic(real_scores, fake_scores), 0
     if penalty_weight:
-        to_minimise = value + penalty_weight * penalty(
-            loss, critic, real_images, fake_images, share
-        )
+        extra = penalty_weight * penalty(loss, critic, real_images, fake_images)
     optimizer.zero_grad()
-    to_minimise.backward()
+    (value + extra).backward()
     optimizer.step()
     if loss.clip:
         with torch.no_grad():
@@ -339,9 +340,10 @@ def generator_step(generator, critic, optimizer, loss, real_images, fake_images)
 def update_average(average, generator, step):
     """Move the average of G's weights towards G, less and less with each step.
 
-    G keeps moving, because each batch differs and D changes as well. The mean of G's weights over
-    many steps often draws better than its latest weights. [MEAN] If AVERAGE is 8, about two
-    thirds of the mean come from the last eighth of all steps. A larger AVERAGE forgets sooner.
+    G keeps moving, because each batch differs and D changes as well. A mean of G's weights over
+    many steps often draws better than the latest weights. [Yazici] This mean is [Shamir, sec. 4]
+    with eta = AVERAGE - 1: with AVERAGE = 8, the last eighth of all steps so far makes up about two
+    thirds of it. The larger AVERAGE is, the less the early steps count.
     """
     share = AVERAGE / (AVERAGE + step)
     for mean, weight in zip(average.parameters(), generator.parameters()):
@@ -350,26 +352,24 @@ def update_average(average, generator, step):
         copied.copy_(buffer)  # BatchNorm's statistics, if G has BatchNorm.
 
 
-def train_step(gan, images):
+def train_step(gan, real_batches, rng):
     """The critic steps of gan.loss, then one step of G. Returns [4]: loss D, loss G, both scores.
 
     G learns from the fake images of the last critic step. (In [WGAN, alg. 1] it draws new ones.)
     Loss D and the scores are of the last critic step, too.
     """
-    loss = loss_table()[gan.loss]
+    loss = LOSS_TABLE[gan.loss]
     for _ in range(loss.critic_steps):
-        real_images = next_batch(gan, images)  # [B, 1, 28, 28]
-        latents = sample_latents(len(real_images), gan.latents_rng, images.device)
-        fake_images = gan.generator(latents)  # [B, 1, 28, 28]
-        share = torch.rand(len(real_images), 1, 1, 1, generator=gan.penalty_rng).to(images.device)
+        real_images = next(real_batches)  # [B, 1, 28, 28]
+        fake_images = gan.generator(sample_latents(len(real_images), rng, real_images.device))
         # A penalty costs more passes through D. To save time, only every penalty_every-th step has
-        # it, multiplied by that number. Its mean gradient stays about the same. [LAZY, app. B]
-        penalty_weight = loss.penalty_every if gan.critic_steps % loss.penalty_every == 0 else 0
+        # it, that many times as strong, so that its mean gradient is the same. [LAZY, app. B]
+        due = (loss.r1 or loss.r2 or loss.gp) and gan.d_steps % loss.penalty_every == 0
         loss_d, real_score, fake_score = critic_step(
-            gan.discriminator, gan.optimizer_d, loss, real_images, fake_images, share,
-            penalty_weight if loss.r1 or loss.r2 or loss.gp else 0,
+            gan.discriminator, gan.optimizer_d, loss, real_images, fake_images,
+            penalty_weight=loss.penalty_every if due else 0,
         )
-        gan.critic_steps += 1
+        gan.d_steps += 1
     loss_g = generator_step(
         gan.generator, gan.discriminator, gan.optimizer_g, loss, real_images, fake_images
     )
@@ -381,15 +381,12 @@ def train_step(gan, images):
 
 # %% 8. Training
 def random_stream(use, seed):
-    """Random numbers for one purpose, made on the CPU, so that they are the same for any device.
+    """Random numbers for one use, such as "weights": the same for the same seed, on any device.
 
-    Equal seeds give equal numbers. If the seed itself were used for the first weights and for the
-    fixed latents, both would come from the same stream. So each use has a seed of its own.
+    Each use has a stream of its own. If SEED itself started both the first weights and the latents
+    of the pictures, these would be the same random numbers.
     """
-    uses = ["weights", "data order", "training latents", "fixed latents", "judged latents",
-            "batchnorm latents", "penalty", "judge", "drawn digits", "judge data", "test images"]
-    seeds = torch.randint(2**32, (len(uses),), generator=torch.Generator().manual_seed(seed))
-    return torch.Generator().manual_seed(seeds[uses.index(use)].item())
+    return torch.Generator().manual_seed(zlib.crc32(f"{use}, seed {seed}".encode()))
 
 
 def build_gan(device, loss, seed):
@@ -397,70 +394,79 @@ def build_gan(device, loss, seed):
 
     For one seed, each loss gets the same first weights, latents and order of the images.
     """
-    torch.manual_seed(random_stream("weights", seed).initial_seed())  # Seeds the first weights.
-    gan = SimpleNamespace(loss=loss, seed=seed, step=0, critic_steps=0)
+    torch.manual_seed(random_stream("weights", seed).initial_seed())  # Layers draw their weights.
+    gan = SimpleNamespace(loss=loss, seed=seed, step=0, d_steps=0)
     gan.generator, gan.discriminator = Generator().to(device), Discriminator().to(device)
-    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # For results.
-    entry = loss_table()[loss]
-    settings = {"betas": entry.betas, "fused": True} if entry.betas else {}  # fused: only faster.
+    gan.average = copy.deepcopy(gan.generator) if AVERAGE else gan.generator  # Draws the results.
+    entry = LOSS_TABLE[loss]
+    adam = {"betas": entry.betas, "fused": True} if entry.betas else {}  # fused: only faster.
     weights_g, weights_d = gan.generator.parameters(), gan.discriminator.parameters()
-    gan.optimizer_g = entry.optimizer(weights_g, lr=entry.generator_lr, **settings)
-    gan.optimizer_d = entry.optimizer(weights_d, lr=entry.critic_lr, **settings)
-    gan.order_rng = random_stream("data order", seed)
-    gan.latents_rng = random_stream("training latents", seed)
-    gan.penalty_rng = random_stream("penalty", seed)
-    # Always the same latents in pictures, so that only G differs from one picture to the next.
-    gan.fixed_latents = sample_latents(64, random_stream("fixed latents", seed), device)
-    gan.order = torch.empty(0, dtype=torch.int64)  # Indices of images yet to come.
+    gan.optimizer_g = entry.optimizer(weights_g, lr=entry.generator_lr, **adam)
+    gan.optimizer_d = entry.optimizer(weights_d, lr=entry.critic_lr, **adam)
     gan.history = []  # The rows of the table, a dictionary each.
+    gan.found = None  # The judge's figures at the end.
     return gan
 
 
-def train_epoch(gan, images):
+def train_epoch(gan, images, epoch):
     """Take an epoch's generator steps. Returns the means of train_step's four numbers."""
+    # Each epoch has streams of its own, so a resumed run sees what an unbroken one would see. The
+    # mixes of WGAN-GP and Dropout, if any, draw from torch's own stream.
+    torch.manual_seed(random_stream(f"layers in epoch {epoch}", gan.seed).initial_seed())
+    real_batches = batches(images, random_stream(f"order in epoch {epoch}", gan.seed))
+    rng = random_stream(f"latents in epoch {epoch}", gan.seed)
+    torch.set_float32_matmul_precision("medium")  # As in find_device. The judge has "highest".
     steps = max(1, len(images) // BATCH_SIZE)
     totals = torch.zeros(4, device=images.device)
     for number in range(1, steps + 1):
-        totals += train_step(gan, images)
+        totals += train_step(gan, real_batches, rng)
         show_progress(number, steps)
     return (totals / steps).tolist()  # The sums go to the CPU only here.
 
 
-def renew_statistics(gan):
-    """Measure BatchNorm's mean and deviation anew for the averaged G, over 6,400 latents.
+def renew_statistics(gan, device):
+    """Measure BatchNorm's mean and deviation anew for gan.average, over 6,400 latents.
 
-    The averaged weights never processed a batch in training, so they need statistics of their own,
-    or the images look worse than those of G itself.
+    Averaged weights never processed a batch in training, so they need statistics of their own, or
+    the pictures look worse than those of G itself.
     """
-    latents = sample_latents(6400, random_stream("batchnorm latents", gan.seed))
-    update_bn(latents.to(gan.fixed_latents.device).split(64), gan.average)
+    latents = sample_latents(6400, random_stream("batchnorm latents", gan.seed), device)
+    update_bn(latents.split(64), gan.average)
 
 
-def train(gans, images, judge):
+def train(gans, images, judge, folder):
     """Train each of gans until the end of epoch EPOCHS. Measure and save after each epoch."""
-    say("\nloss      seed  epoch    loss D    loss G  real score  fake score  distance  seconds"
-        "  minutes left")
+    print("loss        seed  epoch    loss D    loss G  real score  fake score  distance  seconds  "
+          "minutes left", flush=True)
     for gan in gans:
         for epoch in range(len(gan.history) + 1, EPOCHS + 1):
             start = time.perf_counter()
-            means = train_epoch(gan, images)
+            means = train_epoch(gan, images, epoch)
             seconds = time.perf_counter() - start
-            renew_statistics(gan)
-            end_epoch(gan, gans, judge, epoch, means, seconds)
+            renew_statistics(gan, images.device)
+            end_epoch(gan, gans, judge, folder, epoch, means, seconds)
+
+
+@torch.no_grad()
+def generate(generator, latents):
+    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
+    generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
+    images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
+    generator.train()
+    return images.add(1).mul(127.5).round().byte().squeeze(1)
 
 
 # %% 9. The judge and its metrics
-# You may compare figures of two runs on the same data, because their judges are equal except for
-# rounding. Rounding differs with the number of threads: distances moved by up to 14 %. So take them
-# for equal if they differ by less than 15 %. Papers use other judges, which have other scales.
+# Two runs on the same data can be compared, because they train the same judge, up to rounding. That
+# (for example with another number of threads) has moved distances by up to 14 %, so treat distances
+# as equal if they differ by less than 15 %. Papers use other judges, which have other scales.
 class Judge(nn.Module):
     """A small CNN that names the digit in images [B, 1, 28, 28]: features [B, 96], logits [B, 10].
 
-    The features are what it sees in an image. Images that look alike to the judge have similar
-    features, even if their pixels differ much. [FID] takes features from Inception, a far
-    larger network, which was trained on photographs and not to tell digits apart. Of the features
-    here, 64 are about shapes: the judge decides by them. The other 32 are about specks, blur and
-    strokes, wherever they are: means, over the whole image, of a layer that sees 5 x 5 pixels.
+    The features are what it sees in an image: images that look alike to it have similar features,
+    even if their pixels differ much. [FID] takes features from Inception, a far larger network for
+    photographs. Here 64 are about shapes, and the judge decides by them. The other 32 are about
+    specks, blur and strokes: means, over the whole image, of a layer that sees 5 x 5 pixels.
     """
 
     def __init__(self):
@@ -495,7 +501,7 @@ def judge_recipe():
     With 0.5, the ranking of some GANs changed with the judge's seed. Without means, the judge
     hardly saw specks. See docs/results.md.
     """
-    return {"seed": random_stream("judge", 0).initial_seed(), "rounds": 3, "batch": 128, "lr": 2e-3,
+    return {"seed": 243580376, "order": 2051556033, "rounds": 3, "batch": 128, "lr": 2e-3,
             "means": 0.25}
 
 
@@ -505,8 +511,10 @@ def train_judge(images, labels):
     These are MNIST's first 50,000. It is the same judge every time, except for rounding. A judge of
     another seed has another scale.
     """
-    recipe, rng, known = judge_recipe(), random_stream("judge data", 0), len(images) * 5 // 6
-    torch.manual_seed(recipe["seed"])  # Seeds the first weights.
+    torch.set_float32_matmul_precision("highest")  # The judge never rounds more than it must.
+    recipe, known = judge_recipe(), len(images) * 5 // 6
+    rng = torch.Generator().manual_seed(recipe["order"])
+    torch.manual_seed(recipe["seed"])  # Layers draw their weights.
     judge = Judge().to(images.device)
     orders = [torch.randperm(known, generator=rng) for _ in range(recipe["rounds"])]
     batches = [b for b in torch.cat(orders).split(recipe["batch"]) if len(b) > 1]  # For BatchNorm.
@@ -529,6 +537,7 @@ def train_judge(images, labels):
 @torch.no_grad()
 def look_at(judge, images):
     """What the judge sees in images [N, 1, 28, 28]: features [N, 96] and probabilities [N, 10]."""
+    torch.set_float32_matmul_precision("highest")
     features, logits = zip(*[judge(part) for part in images.split(1000)])
     return torch.cat(features).cpu().double(), torch.cat(logits).cpu().double().softmax(1)
 
@@ -541,17 +550,20 @@ def measure(judge, images):
     best, digit = probabilities.max(1)
     # A digit is drawn if the judge names it, at more than 90 %, in at least 1 % of the images.
     named = torch.bincount(digit[best > 0.9], minlength=10) / len(images)  # [10]
-    return {"distance": frechet_distance(real_features, features), "readable": named.sum().item(),
-            "digits": (named >= 0.01).sum().item(), "precision": precision, "recall": recall}
+    return {"distance": frechet_distance(real_features, features),
+            "KID": kernel_distance(real_features, features), "IS": inception_score(probabilities),
+            "readable": named.sum().item(), "digits": (named >= 0.01).sum().item(),
+            "precision": precision, "recall": recall}
 
 
 def frechet_distance(real, fake):
-    """How far apart two sets of features [N, 96] are, each taken for a Gaussian distribution.
+    """The FID of two sets of features [N, 96]: their distance as Gaussian distributions.
 
     |mean_r - mean_f|^2 + trace(C_r + C_f - 2 (C_r C_f)^(1/2)), C: covariances. [FID, eq. 6]
-    It grows with bad images and with missing kinds of image, but does not say which of the two it
-    is. It is a squared distance, as in the paper, and larger for fewer images: so compare equally
-    many. A GAN that copied its training images would have an excellent value.
+
+    It grows with bad images and with missing kinds of image, but does not say which. It is larger
+    for fewer images, so compare equally many. It sees only means and covariances, though features
+    after a ReLU are not Gaussian. A GAN that copied its training images would have a fine value.
     """
     # A trace is the sum of the eigenvalues. Those of (C_r C_f)^(1/2) are the roots of C_r C_f's.
     cov_r, cov_f = real.T.cov(), fake.T.cov()
@@ -560,13 +572,46 @@ def frechet_distance(real, fake):
     return (means + cov_r.trace() + cov_f.trace() - 2 * roots.sum()).item()
 
 
+def kernel_distance(real, fake):
+    """The KID of two sets of features [N, 96], with the kernel k(x, y) = (x . y / 96 + 1)^3. [KID]
+
+    mean of k(x, x') + mean of k(y, y') - 2 * mean of k(x, y)     x, x': real features, y, y': fake
+
+    An image is never paired with itself, so fewer images make the estimate noisier (it can fall
+    below 0), but not larger on average. Like the FID, it does not say what is wrong. To save
+    memory, it is a mean over blocks of up to 1,000 images.
+    """
+
+    def kernel(x, y):
+        return (x @ y.T / x.shape[1] + 1) ** 3  # [N, N]
+
+    def within(x):
+        return (kernel(x, x).sum() - kernel(x, x).trace()) / (len(x) * (len(x) - 1))
+
+    blocks = math.ceil(len(fake) / 1000)
+    pairs = zip(real.chunk(blocks), fake.chunk(blocks))
+    return statistics.mean(
+        (within(x) + within(y) - 2 * kernel(x, y).mean()).item() for x, y in pairs)
+
+
+def inception_score(probabilities):
+    """exp of the mean of KL(p(digit | image) || p(digit)), from [N, 10]. [Salimans, sec. 4]
+
+    p(digit) is the mean over the images. The score is 1 if the judge says the same of all, and 10
+    if it is certain of each and names all digits equally often. It never looks at a real image, so
+    ten pictures, one of each digit, would have a perfect score.
+    """
+    logs = probabilities.clamp(min=1e-12).log() - probabilities.mean(0).clamp(min=1e-12).log()
+    return (probabilities * logs).sum(1).mean().exp().item()
+
+
 def precision_and_recall(real, fake):
     """Share of fakes that look real, and share of real images that the fakes come near. [PR]
 
     Each real image has a ball, which reaches to its third nearest real neighbour. A fake in any of
-    these looks real (eqs. 1, 2). Recall is the same with the sides swapped.
-    Precision is fidelity, recall is variety. An odd real image has a large ball, which flatters
-    precision. An odd fake one flatters recall. Only the first 5,000 of each count, to save memory.
+    these looks real (eqs. 1, 2). Recall is the same with the sides swapped. So precision measures
+    fidelity, and recall variety. Outliers have large balls: a real one makes precision look too
+    good, a fake one recall. Only the first 5,000 of each count, to save memory.
     """
     real, fake = real[:5000].float(), fake[:5000].float()
     distances = torch.cdist(real, fake)  # [real, fake]
@@ -576,141 +621,100 @@ def precision_and_recall(real, fake):
     return precision, (distances <= fake_radius).any(1).double().mean().item()
 
 
-def measure_digits(source, search=False):
-    """Print the figures of anybody's images beside those of real ones, as a Markdown table.
+def measure_digits(source):
+    """Print the figures of anybody's images beside those of real ones. Returns them, by row.
 
-    source: a .npy file or an array, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28], where
-    black is the lowest value. Only the first 10,000 count, and they must not be sorted by digit.
-    They are compared with test images. To choose settings, use search=True: then they are compared
-    with training images that are new to the judge, and test images take the place of the fakes in
-    the row of real images. Returns the figures of both rows.
+    source: a .npy file, an array, a tensor or a list of batches, uint8 or floats from -1 to 1.
+    Black is the lowest value. Only the first 10,000 count, so they must not be sorted by digit.
     """
     images = read_digits(source)  # [N, 1, 28, 28]
-    output().mkdir(parents=True, exist_ok=True)
-    judge = prepare_judge(*load_images(), search)
-    name = Path(source).name if isinstance(source, (str, Path)) else "images"
+    Path(OUTPUT_DIR).expanduser().mkdir(parents=True, exist_ok=True)
+    judge = prepare_judge(*load_images())
+    name = "/".join(Path(source).parts[-2:]) if isinstance(source, (str, Path)) else "images"
     rows = {"real images": judge.other_images[: len(images)], name: images}
     figures = {row: measure(judge, part.to(judge.scale.device)) for row, part in rows.items()}
-    say(f"\n{figure_table({row: [found] for row, found in figures.items()})}\n"
-        f"{len(images):,} images of each row against as many {judge.about}")
+    print(f"\n{figure_table({row: [found] for row, found in figures.items()})}\n"
+          f"{len(images):,} images of each row against as many {judge.about}")
     return figures
 
 
 # %% 10. Main
 def main():
     check_constants()
-    with open_output():  # Only one run at a time can use the folder.
-        device = find_device()
-        images, labels, data_name = load_images()
-        images = images.to(device)
-        gans = [build_gan(device, loss, seed) for seed in SEEDS for loss in LOSSES]
-        begin(gans, images, labels, data_name)  # Resume, or move the files of an earlier run away.
-        judge = prepare_judge(images, labels, data_name)
-        try:
-            train(gans, images, judge)
-        except KeyboardInterrupt:
-            say("\nStopped.")
-        finally:  # Also after an error, because the pictures so far may show what went wrong.
-            finish(gans, judge)
+    device = find_device()
+    images, labels, data_name = load_images()
+    images = check_images(images).to(device)
+    gans = [build_gan(device, loss, seed) for seed in SEEDS for loss in LOSSES]
+    folder = begin(gans, images, data_name)  # A new folder. With RESUME, loads earlier trainings.
+    judge = prepare_judge(images, labels, data_name)
+    train(gans, images, judge, folder)
+    save_results(gans, judge, folder)
+    print(f"\nThe files of these GANs on {data_name} are in {folder}.\n"
+          f"To go on, set RESUME = True and raise EPOCHS, or add to LOSSES or SEEDS.")
 
 
-# %% 11. Plumbing: files, pictures, data, checks. Nothing below is about how a GAN learns.
-def output(name=""):
-    """The path of a file in OUTPUT_DIR."""
-    return Path(OUTPUT_DIR).expanduser() / name
-
-
-def say(text):
-    """Print. This does not fail if the console lacks a letter, or if the output was closed."""
-    try:
-        print(text, flush=True)
-    except UnicodeEncodeError:
-        print(text.encode("ascii", "replace").decode(), flush=True)
-    except OSError:  # For example after `python train_gan.py | head`.
-        sys.stdout = open(os.devnull, "w")
-
-
-def show_progress(number, count):
-    """Show the number of the step within the epoch, on a terminal and in a notebook."""
-    moves = "ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()
-    if moves and (number % 20 == 0 or number == count):
-        line = f"  step {number} of {count}" if number < count else " " * 30
-        print(f"\r{line}\r", end="", flush=True)
-
-
+# %% 11. Plumbing: the device, files and resuming, pictures, data
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # For convolutions on a GPU: the same in each run, and no rounding to TF32.
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    torch.backends.cudnn.deterministic = True  # The same results in each run on a GPU.
+    # Faster. AMD's AVX-512 stays as exact as before. AMX, Arm, and GPUs (by TF32) may round more.
+    torch.set_float32_matmul_precision("medium")
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.ones(1, device=name).add(1).item()  # PyTorch has no code for GPUs that are too old.
+        torch.ones(1, device=name).add(1).item()  # Fails on GPUs that are full, busy or too old.
     except Exception as error:
-        reason = f"{name!r} cannot be used: {str(error).splitlines()[0]}"
+        reason = f"{name!r} cannot be used: {str(error).splitlines()[0]:.200}"
         if DEVICE != "auto":
             raise SystemExit(f"DEVICE = {reason}") from None
-        say(f"Note      the device {reason}. The CPU is used instead.")
+        print(f"Note      the device {reason}. The CPU is used instead.")
         name = "cpu"
     return torch.device(name)
 
 
-def open_output():
-    """Make OUTPUT_DIR and lock it against a second run. If this run is killed, the lock ends."""
-    try:
-        output().mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(output("lock"), timeout=0)  # It stores nothing.
-        lock.execute("BEGIN EXCLUSIVE")
-        for path in output().glob("part.*"):  # Left behind by a run that was killed while it wrote.
-            path.unlink()
-    except (OSError, sqlite3.Error) as error:
-        reason = "another run is using it" if "locked" in str(error) else error
-        raise SystemExit(f"OUTPUT_DIR = {OUTPUT_DIR!r} cannot be used: {reason}.") from None
-    return contextlib.closing(lock)
+def begin(gans, images, data_name):
+    """Make this run's folder. With RESUME, load earlier trainings. Print what it is."""
+    runs, start = Path(OUTPUT_DIR).expanduser(), ""
+    runs.mkdir(parents=True, exist_ok=True)
+    numbers = sorted(int(path.name[4:]) for path in runs.glob("run_*") if path.name[4:].isdecimal())
+    wanted = [f"run_{number}" for number in numbers] if RESUME is True else [RESUME or ""]
+    for gan in gans:
+        entry = {name: repr(value) for name, value in vars(LOSS_TABLE[gan.loss]).items()
+                 if name not in ("critic", "generator")}
+        gan.made_with = {**settings(), **entry, "data": data_name}
+        saved = [runs / name / checkpoint_name(gan) for name in wanted if RESUME]
+        saved = [path for path in saved if path.exists()]
+        if saved:
+            load_checkpoint(gan, saved[-1])
+            start += f", {saved[-1]}: {len(gan.history)} epochs"
+    if RESUME and not start:
+        raise SystemExit(f"RESUME = {RESUME!r}: there is no such checkpoint in {runs}.")
+    # Each start makes a folder, also if it resumes, so no run ever touches the files of another.
+    for number in range(max(numbers, default=0) + 1, 1_000_000):
+        folder = runs / f"run_{number}"
+        with contextlib.suppress(FileExistsError):  # Another start may be faster.
+            folder.mkdir()
+            break
+    device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
+    networks = gans[0].generator, gans[0].discriminator
+    sizes = [sum(w.numel() for w in network.parameters()) for network in networks]
+    text = (f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels\n"
+            f"Device    {device}, {torch.get_num_threads()} CPU threads\n"
+            f"Versions  Python {sys.version.split()[0]}, torch {torch.__version__}\n"
+            f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}\n"
+            f"Output    {folder}\n"
+            f"Start     {len(gans)} trainings of {EPOCHS} epochs{start}\n")
+    print(text)
+    constants = {**settings(), "LOSSES": LOSSES, "SEEDS": SEEDS, "EPOCHS": EPOCHS}
+    text += "".join(f"{name} = {value!r}\n" for name, value in constants.items())
+    write(folder / "run.txt", lambda file: file.write(text.encode(errors="replace")))
+    return folder
 
 
-def write_whole(name, save):
-    """Let save(file) write a temporary file. Once it is whole, it becomes OUTPUT_DIR/name."""
-    beside = output(f"part.{name}")
-    try:
-        with open(beside, "wb") as file:
-            save(file)
-        beside.replace(output(name))
-    except (OSError, RuntimeError) as error:  # torch.save can raise RuntimeError.
-        say(f"Cannot write {output(name)}: {error}. The old one, if any, is kept. The run goes on.")
-        with contextlib.suppress(OSError):
-            beside.unlink()
-
-
-def save_checkpoint(gan):
-    """Write the state of one training."""
-    state = {name: part.get_state() if isinstance(part, torch.Generator)
-             else part.state_dict() if hasattr(part, "state_dict") else part
-             for name, part in vars(gan).items()}
-    write_whole(checkpoint_name(gan), lambda file: torch.save(state, file))
-
-
-def load_checkpoint(gan):
-    """Load the saved state into gan. Exits if it is damaged, or does not fit."""
-    may_change = {"LOSSES", "SEEDS", "EPOCHS", "RESUME", "OUTPUT_DIR", "DATA_DIR", "DEVICE",
-                  "device"}
-    try:
-        state = torch.load(output(checkpoint_name(gan)), map_location="cpu", weights_only=True)
-        for name in sorted(state["made_with"] | gan.made_with):
-            old, new = state["made_with"].get(name), gan.made_with.get(name)
-            if old != new and name not in may_change:
-                raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
-        if state["made_with"]["device"] != gan.made_with["device"]:
-            say("Note      the checkpoint is from another device, so results may differ.")
-        for name, part in vars(gan).items():
-            load = getattr(part, "load_state_dict", getattr(part, "set_state", None))
-            if load:
-                load(state[name])
-            elif name not in ("made_with", "fixed_latents"):  # The latents come from the seed.
-                setattr(gan, name, state[name])
-    except Exception as error:  # A damaged file fails in many ways.
-        reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise SystemExit(f"{output(checkpoint_name(gan))} cannot be used. {reason}. Undo what has "
-                         f"changed, or start anew by RESUME = False. All files are kept.") from None
+def settings():
+    """The constants that a checkpoint must agree with to be resumed, by name."""
+    names = ("DATASET", "LATENT_DIM", "GENERATOR_HIDDEN", "DISCRIMINATOR_HIDDEN", "BATCH_SIZE",
+             "AVERAGE")
+    return {name: globals()[name] for name in names}
 
 
 def checkpoint_name(gan):
@@ -718,151 +722,112 @@ def checkpoint_name(gan):
     return f"checkpoint_{gan.loss.lower()}_{gan.seed}.pt"
 
 
-def begin(gans, images, labels, data_name):
-    """Describe the run, also in run.txt. Resume, or move the files of an earlier run away."""
-    if labels is None or len(images) < 30:
-        raise SystemExit("load_images must return labels, too, because the judge learns from them, "
-                         "and at least 30 images.")
-    device = torch.cuda.get_device_name(images.device) if images.is_cuda else images.device.type
-    sizes = [sum(w.numel() for w in net.parameters())
-             for net in (gans[0].generator, gans[0].discriminator)]
-    if not RESUME:
-        set_aside_earlier_run()
-    for gan in gans:
-        # Except for may_change, a checkpoint must agree with this.
-        gan.made_with = {**check_constants(), "data": data_name, "device": device}
-        gan.made_with |= {f"{key} of {gan.loss}": getattr(value, "__name__", value)
-                          for key, value in vars(loss_table()[gan.loss]).items()}
-        gan.made_with |= {name: type(part).__name__ for name, part in vars(gan).items()}
-        if RESUME and output(checkpoint_name(gan)).exists():
-            load_checkpoint(gan)
-        if len(gan.history) > EPOCHS:
-            raise SystemExit(f"{gan.loss} with seed {gan.seed} has {len(gan.history)} epochs "
-                             f"already, so EPOCHS = {EPOCHS} is too few to compare.")
-    done = ", ".join(f"{gan.loss} {gan.seed}: {len(gan.history)}" for gan in gans if gan.history)
-    text = (f"Data      {data_name}, {len(images):,} images of 28 x 28 pixels\n"
-            f"Device    {device}, {torch.get_num_threads()} CPU threads\n"
-            f"Versions  Python {platform.python_version()}, torch {torch.__version__}\n"
-            f"Networks  generator {sizes[0]:,} parameters, discriminator {sizes[1]:,}\n"
-            f"Output    {output().resolve()}\n"
-            f"Start     after epochs {done or 0} of {EPOCHS}\n")
-    say(text)
-    text += "".join(f"{name} = {value!r}\n" for name, value in check_constants().items())
-    write_whole("run.txt", lambda file: file.write(text.encode()))
-
-
-def set_aside_earlier_run():
-    """Move the files of an earlier run to OUTPUT_DIR/earlier_1 (2, 3, ...): all of them or none."""
-    kinds, number = ("run.txt", "comparison.*", "history.csv", "generat*.*", "checkpoint_*.pt"), 1
-    files = [path for kind in kinds for path in output().glob(kind)]
-    if not files:
-        return
-    while (folder := output(f"earlier_{number}")).exists():
-        number += 1
-    folder.mkdir()
+def write(path, save):
+    """Let save(file) write a file. It gets its name once it is whole, so a kill leaves no half."""
+    part = path.with_name(f"part.{os.getpid()}.{path.name}")
     try:
-        for path in files:
-            path.rename(folder / path.name)
-    except OSError as error:  # Windows does not move a file that is open elsewhere.
-        for path in folder.iterdir():
-            path.rename(output(path.name))
-        folder.rmdir()
-        raise SystemExit(f"Cannot move a file of an earlier run. Is it open? {error}.") from None
-    say(f"Kept      the files of an earlier run, in {folder}")
+        with open(part, "wb") as file:
+            save(file)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # A full disk, or a file that another program holds.
+        part.unlink(missing_ok=True)
+        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C within torch.save.
+            raise KeyboardInterrupt from None
+        print(f"Cannot write {path}: {error}. The run goes on.", flush=True)
 
 
-def end_epoch(gan, gans, judge, epoch, means, seconds):
-    """Measure, save the state and print the row of an epoch."""
+def load_checkpoint(gan, path):
+    """Load the state into gan. Exits if it was made with other constants, data or networks."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, new in gan.made_with.items():
+            if (old := state["made_with"].get(name)) != new:
+                raise ValueError(f"it was made with {name} = {old!r}, and now it is {new!r}")
+        for name, part in vars(gan).items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif name != "made_with":
+                setattr(gan, name, state[name])
+    except Exception as error:  # A damaged file fails in many ways.
+        raise SystemExit(f"{path} cannot be used: {error!r:.300}. Undo it, or set RESUME = False.")
+
+
+def show_progress(step, steps):
+    """Show the number of the step within the epoch, on a terminal and in a notebook."""
+    if step % 20 == 0 and ("ipykernel" in sys.modules or sys.stdout and sys.stdout.isatty()):
+        print(f"  step {step} of {steps}", end="\r", flush=True)  # The row is longer and covers it.
+
+
+def end_epoch(gan, gans, judge, folder, epoch, means, seconds):
+    """Measure, print the row of an epoch, and save. Write the results after a whole training."""
     if not math.isfinite(sum(means)):
         raise SystemExit(f"Stopped: a loss of {gan.loss} in epoch {epoch} is not a finite number. "
-                         f"Lower its rates in section 6. What was saved before is kept.")
-    start = time.perf_counter()
+                         f"Resuming would repeat it: lower its rates in section 6.")
     features, _ = look_at(judge, sample_images(gan.average, gan.seed))
-    distance = frechet_distance(judge.real_features[:SAMPLES], features)
-    judging = time.perf_counter() - start
-    names = "loss D", "loss G", "real score", "fake score"
-    gan.history.append({
-        "loss": gan.loss, "seed": gan.seed, "epoch": epoch, **dict(zip(names, means)),
-        "distance": distance, "seconds": seconds, "G steps": gan.step,
-        "D steps": gan.critic_steps, "data": gan.made_with["data"]})
-    save_checkpoint(gan)
+    distance = frechet_distance(judge.real_features, features)
+    names = ("loss", "seed", "epoch", "loss D", "loss G", "real score", "fake score", "distance",
+             "seconds", "G steps", "D steps", "data")
+    gan.history.append(dict(zip(names, (gan.loss, gan.seed, epoch, *means, distance, seconds,
+                                        gan.step, gan.d_steps, gan.made_with["data"]))))
     # The time of an epoch is about proportional to its steps of G and D together.
-    costs = [1 + loss_table()[other.loss].critic_steps for other in gans]
-    rate = (sum(row["seconds"] for other in gans for row in other.history)
-            / sum(cost * len(other.history) for cost, other in zip(costs, gans)))
-    left = sum((EPOCHS - len(other.history)) * (cost * rate + judging)
-               for cost, other in zip(costs, gans))
-    say(f"{gan.loss:9}{gan.seed:5d} {epoch:6d} {means[0]:9.4f} {means[1]:9.4f} {means[2]:11.3f} "
-        f"{means[3]:11.3f} {distance:9.2f} {seconds:8.1f} {left / 60:13.1f}")
+    costs = [(1 + LOSS_TABLE[g.loss].critic_steps, len(g.history)) for g in gans]
+    rate = (sum(row["seconds"] for g in gans for row in g.history)
+            / sum(cost * done for cost, done in costs))
+    left = rate * sum(cost * (EPOCHS - done) for cost, done in costs if done < EPOCHS) / 60
+    print(f"{gan.loss:11}{gan.seed:5d} {epoch:6d} {means[0]:9.4f} {means[1]:9.4f} {means[2]:11.3f} "
+          f"{means[3]:11.3f} {distance:9.2f} {seconds:8.1f} {left:13.1f}", flush=True)
+    state = {name: part.state_dict() if hasattr(part, "state_dict") else part
+             for name, part in vars(gan).items()}
+    write(folder / checkpoint_name(gan), lambda file: torch.save(state, file))
+    if epoch == EPOCHS and gan is not gans[-1]:  # main() writes them after the last one.
+        save_results([g for g in gans if len(g.history) >= EPOCHS], judge, folder)
 
 
-def finish(gans, judge):
-    """Measure what the latest whole epochs come to, also after Ctrl-C or an error in the next one.
-
-    The files are written before anything is printed.
-    """
-    gans = [gan for gan in gans if gan.history and output(checkpoint_name(gan)).exists()]
-    if not gans:
-        return say("There is no checkpoint, so nothing more is written.")
-    real, found = measure(judge, judge.other_images[:SAMPLES]), []
-    for gan in gans:
-        load_checkpoint(gan)
+def save_results(gans, judge, folder):
+    """Measure what is not measured yet. Write the tables, the figure, images and weights."""
+    real = measure(judge, judge.other_images)
+    for gan in [gan for gan in gans if gan.found is None]:
         images = sample_images(gan.average, gan.seed)
         features, _ = look_at(judge, sample_images(gan.generator, gan.seed))
-        found.append({"seed": gan.seed, "loss": gan.loss, **measure(judge, images),
-                      "G itself": frechet_distance(judge.real_features[:SAMPLES], features),
-                      "G steps": gan.step, "D steps": gan.critic_steps,
-                      "seconds": sum(row["seconds"] for row in gan.history),
-                      "data": gan.made_with["data"]})
-        if gan.seed == gans[0].seed:
-            name = gan.loss.lower()
+        gan.found = {**measure(judge, images),
+                     "seconds": sum(row["seconds"] for row in gan.history),
+                     "G itself": frechet_distance(judge.real_features, features),
+                     "G steps": gan.step, "D steps": gan.d_steps}
+        if gan.seed == SEEDS[0]:
             weights = {key: tensor.cpu() for key, tensor in gan.average.state_dict().items()}
             pixels = images.add(1).mul(127.5).round().byte().squeeze(1).cpu().numpy()
-            write_whole(f"generator_{name}.pt", lambda file: torch.save(weights, file))
-            write_whole(f"generated_{name}.npy", lambda file: np.save(file, pixels))
-    rows = [*found, {"seed": gans[0].seed, "loss": "real images", **real, "data": found[0]["data"]}]
-    for name, table in (("comparison.csv", rows),
-                        ("history.csv", [row for gan in gans for row in gan.history])):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, table[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        write_whole(name, lambda file: file.write(text.getvalue().encode()))
+            name = gan.loss.lower()
+            write(folder / f"generator_{name}.pt", lambda file: torch.save(weights, file))
+            write(folder / f"generated_{name}.npy", lambda file: np.save(file, pixels))
+    rows = [row for gan in gans for row in gan.history]
+    lines = [",".join(map(str, row)) + "\n" for row in (rows[0], *map(dict.values, rows))]
+    write(folder / "history.csv", lambda file: file.write("".join(lines).encode(errors="replace")))
     groups = {"real images": [real]}
-    for row in found:
-        groups.setdefault(row["loss"], []).append(row)
-    text = f"{figure_table(groups)}\n{SAMPLES:,} images of each row against as many {judge.about}\n"
-    write_whole("comparison.md", lambda file: file.write(text.encode()))
-    picture = draw_comparison(gans, [real, *found])
-    write_whole("comparison.png", lambda file: picture.savefig(file, dpi=150))
+    for gan in gans:
+        groups.setdefault(gan.loss, []).append(gan.found)
+    about = f"\n10,000 images of each row against as many {judge.about}\n"
+    text = figure_table(groups) + about
+    write(folder / "comparison.md", lambda file: file.write(text.encode(errors="replace")))
+    picture = draw_comparison(gans, real["distance"], folder.name)
+    write(folder / "comparison.png", lambda file: picture.savefig(file, dpi=150))
     if "ipykernel" in sys.modules:  # In a notebook, show it below the cell.
-        sys.modules["IPython"].display.display(Image.open(output("comparison.png")))
-    say(f"\n{text}\nAll files are in {output()}. RESUME = True goes on with what is missing.")
+        sys.modules["IPython"].display.display(Image.open(folder / "comparison.png"))
+    print(f"\n{figure_table(groups, ('G itself', 'G steps', 'D steps'))}{about}", flush=True)
 
 
-def sample_images(generator, seed):
-    """SAMPLES images of a generator, float32 [N, 1, 28, 28], always from the same latents."""
-    latents = sample_latents(SAMPLES, random_stream("judged latents", seed))
+def sample_images(generator, seed, count=10_000):
+    """Images of a generator, float32 [count, 1, 28, 28], always from the same latents."""
     device = next(generator.parameters()).device
-    images = generate(generator, latents.to(device)).unsqueeze(1).to(device)  # [N, 1, 28, 28]
-    return images.float().div_(127.5).sub_(1)  # As load_images does.
+    latents = sample_latents(count, random_stream("10,000 images", seed), device)
+    return generate(generator, latents).unsqueeze(1).to(device).float().div_(127.5).sub_(1)
 
 
-@torch.no_grad()
-def generate(generator, latents):
-    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
-    generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
-    images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
-    generator.train()
-    return images.add(1).mul(127.5).round().byte().squeeze(1)
-
-
-def figure_table(groups):
+def figure_table(groups, hidden=()):
     """A Markdown table with a row for each name: the figure, or mean ± deviation over the seeds."""
-    columns = {"distance": 2, "G itself": 2, "readable": 3, "digits": 1, "precision": 3,
-               "recall": 3, "G steps": 0, "D steps": 0, "seconds": 0}  # Decimals.
-    columns = {key: decimals for key, decimals in columns.items()
-               if any(key in found for group in groups.values() for found in group)}
+    columns = {"distance": 2, "G itself": 2, "KID": 4, "IS": 2, "readable": 3, "digits": 1,
+               "precision": 3, "recall": 3, "seconds": 0, "G steps": 0, "D steps": 0}  # Decimals.
+    columns = {key: decimals for key, decimals in columns.items() if key not in hidden and
+               any(key in found for group in groups.values() for found in group)}
     rows = [["", *columns]]
     for name, group in groups.items():
         rows.append([name])
@@ -877,35 +842,33 @@ def figure_table(groups):
     return "".join(f"| {' | '.join(map(str.ljust, row, widths))} |\n" for row in rows)
 
 
-def draw_comparison(gans, figures):
+def draw_comparison(gans, real_distance, run):
     """Images and loss curves of each loss, and the distances of all. Returns a Figure.
 
-    figures: those of real images, then of each of gans. Images and curves are the first seed's.
+    Images and curves are those of the first seed. real_distance: the distance of real images.
     """
-    shown = [(gan, found) for gan, found in zip(gans, figures[1:]) if gan.seed == gans[0].seed]
+    shown = [gan for gan in gans if gan.seed == gans[0].seed]
     looks = {gan.loss: {"color": f"C{number}", "ls": ("-", "--", "-.", ":")[number % 4],
-                        "marker": "osD^vPX"[number % 7], "ms": 4}
-             for number, (gan, _) in enumerate(shown)}
+                        "marker": "osD^vPX*"[number % 8], "ms": 4}
+             for number, gan in enumerate(shown)}
     figure = Figure(figsize=(11, 1.7 * len(shown) + 3.8), layout="constrained")  # Needs no display.
-    figure.suptitle(f"One GAN on {figures[1]['data']}, AVERAGE {AVERAGE}: real images have a "
-                    f"distance of {figures[0]['distance']:.2f}")
+    figure.suptitle(f"{run}: one GAN on {gans[0].made_with['data']}, trained with each loss")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.7 * len(shown), 3.8))
     panels = top.subplots(len(shown), 2, squeeze=False, width_ratios=(8, 3))
-    for (samples, curves), (gan, found) in zip(panels, shown):
-        grid = generate(gan.average, gan.fixed_latents[:40]).view(2, 20, 28, 28)
-        grid = grid.transpose(1, 2).reshape(56, 560).numpy()
-        samples.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    for (samples, curves), gan in zip(panels, shown):
+        grid = sample_images(gan.average, gan.seed, 40).add(1).mul(127.5).view(2, 20, 28, 28)
+        samples.imshow(grid.transpose(1, 2).reshape(56, 560).cpu(), cmap="gray", vmin=0, vmax=255)
         samples.set(xticks=[], yticks=[])
-        title = f"{gan.loss}: distance {found['distance']:.2f}"
+        title = f"{gan.loss}: distance {gan.found['distance']:.2f}"
         samples.set_title(title, loc="left", weight="bold")
         rows = {key: [row[key] for row in gan.history] for key in gan.history[0]}
-        lines = {"loss D": rows["loss D"], "loss G": rows["loss G"]}
-        if loss_table()[gan.loss].clip or loss_table()[gan.loss].gp:  # WGAN and its like.
+        lines, label = {"loss D": rows["loss D"], "loss G": rows["loss G"]}, "loss"
+        if LOSS_TABLE[gan.loss].clip or LOSS_TABLE[gan.loss].gp:  # WGAN and its like.
             gaps = [real - fake for real, fake in zip(rows["real score"], rows["fake score"])]
-            lines = {"D(x) - D(G(z))": gaps}
-        for (label, values), style in zip(lines.items(), ("o-", "s--")):
-            curves.plot(rows["epoch"], values, style, color="black", ms=3, lw=1, label=label)
-        curves.set(xlim=(0, EPOCHS + 1))
+            lines, label = {"D(x) - D(G(z))": gaps}, "unknown unit"
+        for (name, values), style in zip(lines.items(), ("o-", "s--")):
+            curves.plot(rows["epoch"], values, style, color="black", ms=3, lw=1, label=name)
+        curves.set(xlim=(0, EPOCHS + 1), ylabel=label)
         curves.xaxis.get_major_locator().set_params(integer=True)
         curves.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     panels[-1, 1].set_xlabel("epoch")
@@ -918,76 +881,81 @@ def draw_comparison(gans, figures):
             label = gan.loss if gan.seed == gans[0].seed else None
             axes.plot(places, distances, label=label, **looks[gan.loss])
     for axes, label in ((left, "generator steps"), (right, "seconds of training")):
-        axes.axhline(figures[0]["distance"], color="grey", lw=1, label="real images")
+        axes.axhline(real_distance, color="grey", lw=1, label="real images")
         axes.set(yscale="log", xlabel=label)
         axes.set_xlim(left=0)
         axes.margins(x=0.05)
-    left.set(ylabel="distance from real images (less is better)")
+    left.set(ylabel="distance from real images (lower is better)")
     right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def prepare_judge(images, labels, data_name, search=False):
+def prepare_judge(images, labels, data_name):
     """The judge in judge.pt if the same recipe and data made it, or else a new one, kept there.
 
-    Takes the training images and their labels. With the judge comes what it sees in the real images
+    Takes the training images and their labels. With the judge comes what it sees in the test images
     that others are compared with, and the images for the row of real images (section 9).
     """
+    if labels is None or len(images) < 30:
+        raise SystemExit("load_images must return at least 30 images, and labels for the judge.")
     judge = Judge().to(images.device).eval()
     made_with = {**judge_recipe(), "layers": str(judge), "data": data_name, "images": len(images),
                  "white": (images > 0).sum().item()}
+    path = Path(OUTPUT_DIR).expanduser() / "judge.pt"
     try:
-        saved = torch.load(output("judge.pt"), map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["made with"] != made_with:
             raise ValueError
         judge.load_state_dict(saved["judge"])
     except Exception:  # No file, a damaged one, or one of another recipe or other data.
-        judge = train_judge(images, labels.to(images.device))
+        judge = train_judge(images, torch.as_tensor(labels).long().to(images.device))
         saved = {"made with": made_with, "judge": judge.state_dict()}
-        write_whole("judge.pt", lambda file: torch.save(saved, file))
-    if data_name == "drawn digits":  # By choice, or because there was no download.
+        write(path, lambda file: torch.save(saved, file))
+    if data_name.startswith("drawn digits"):  # By choice, or because there was no download.
         test_images, test_labels = draw_digits(10_000, seed=1)
     else:
         test_images, test_labels, _ = load_images(train=False)
     # The first half of MNIST's test images is neater handwriting than the second: mixed, here.
-    mixed = torch.randperm(len(test_images), generator=random_stream("test images", 0))
+    mixed = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(3488238119))
     test_images = test_images[mixed].to(images.device)
-    features, probabilities = look_at(judge, test_images)
+    judge.real_features, probabilities = look_at(judge, test_images)
     right = (probabilities.argmax(1) == test_labels[mixed]).double().mean().item()
-    say(f"Judge     names {right:.1%} right of {len(mixed):,} test images")
+    print(f"Judge     names {right:.1%} right of {len(mixed):,} test images\n")
     if right < 0.7:
-        say("Warning: a judge that names so few right sees little. Do not trust its figures.")
-    unseen = images[len(images) * 5 // 6 :]  # The last 10,000 training images of MNIST.
-    kinds = ("training", "test") if search else ("test", "training")
-    judge.real_features = look_at(judge, unseen)[0] if search else features
-    judge.other_images = test_images if search else unseen
-    judge.about = (f"{kinds[0]} images of {data_name}.\nReal images: {kinds[1]} images of it that "
-                   f"the judge has not learnt from.")
+        print("Warning: a judge that names so few right sees little. Do not trust its figures.")
+    judge.other_images = images[len(images) * 5 // 6 :]  # The last 10,000 training images of MNIST.
+    judge.about = (f"test images of {data_name}.\nReal images: training images of it that the "
+                   f"judge has not learnt from.")
     return judge
 
 
 def read_digits(source):
-    """Images from a .npy file or an array, float32 [N, 1, 28, 28] from -1 to 1.
+    """Images from a file, an array, a tensor or a list of these: float32 [N, 1, 28, 28], -1 to 1.
 
     Raises SystemExit, in one line, if it is none or if these are no such images.
     """
-    wanted = "Wanted: at least 100, uint8 [N, 28, 28] or floats from -1 to 1 [N, 1, 28, 28]."
+    wanted = ("Wanted: 100 or more of 28 x 28 pixels, uint8 or floats from -1 to 1. From 0 to 1, "
+              "write 2 * images - 1. From 0 to 255, images / 127.5 - 1.")
     try:  # np.load runs no code from the file.
-        images = np.load(source) if isinstance(source, (str, Path)) else source
-        images = torch.as_tensor(images).detach().cpu()
+        parts = np.load(source) if isinstance(source, (str, Path)) else source
+        parts = parts if isinstance(parts, (list, tuple)) else [parts]
+        parts = [torch.as_tensor(part).detach().cpu() for part in parts]
     except Exception as error:  # Another kind of file, or a damaged one: it fails in many ways.
-        reason = f"{source} cannot be read. {type(error).__name__}: {error}. {wanted}"
-        raise SystemExit(" ".join(reason.split())) from None
-    shape = list(images.shape)
-    if shape[1:] not in ([28, 28], [1, 28, 28]) or shape[0] < 100:
-        raise SystemExit(f"Images of shape {shape} cannot be measured. {wanted}")
-    images = images[:10_000].reshape(-1, 1, 28, 28)
-    if images.dtype == torch.uint8:
-        return images.float().div_(127.5).sub_(1)  # As load_images does.
-    low, high = images.min().item(), images.max().item()
-    if not images.is_floating_point() or not (-1.01 <= low < -0.5 and high <= 1.01):  # Or NaN.
-        raise SystemExit(f"Images of {images.dtype} from {low:g} to {high:g} cannot be measured. "
-                         f"{wanted}")
+        name = source if isinstance(source, (str, Path)) else f"This {type(source).__name__}"
+        raise SystemExit(f"{name} cannot be read: {error!r:.200}. {wanted}") from None
+    for part in parts:
+        if 784 not in (part.numel(), part[:1].numel()):
+            raise SystemExit(f"Images of shape {list(part.shape)} cannot be measured. {wanted}")
+    images = torch.cat([part.reshape(-1, 1, 28, 28) for part in parts])[:10_000]
+    low, high, kind = images.min().item(), images.max().item(), images.dtype
+    if kind == torch.uint8:
+        images = images.float().div_(127.5).sub_(1)  # As load_images does.
+    if len(images) < 100 or images.min() < -1.01 or not images.is_floating_point() or (
+            kind != torch.uint8 and not low < 0 <= 1.01 - high):
+        raise SystemExit(f"{len(images)} images of {kind} from {low:g} to {high:g} cannot be "
+                         f"measured. {wanted}")
+    if images.mean() > 0 or images.std(0).mean() < 0.1:
+        print("Hint: most pixels are white, or all images alike. Digits are white on black here.")
     return images.float()
 
 
@@ -998,30 +966,24 @@ def fetch_dataset(train):
     missing = not all(file.exists() for file in files)
     try:
         if missing:
-            say(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}")
+            print(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}", flush=True)
             socket.setdefaulttimeout(15)  # It gives up after 15 seconds without an answer.
-        dataset = reader(folder, train=train, download=missing)
-        deviation, mean = torch.std_mean(dataset.data[:1000].float())  # Mostly black: mean < std.
-        if deviation <= mean or dataset.targets.unique().tolist() != list(range(10)):
-            raise ValueError(f"the content is not that of {DATASET}")
-        return dataset
+        return reader(folder, train=train, download=missing)
     except Exception as error:  # Downloads and damaged files fail in many ways.
-        reason = str(error).strip() or type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    where = "\n".join(map(str, files))
     if not missing:
-        raise SystemExit(f"{', '.join(map(str, files))}: one of these is damaged or cannot be read "
-                         f"({reason}). Move them away, and the next run downloads them again.")
-    say(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS are "
-        f"used instead: fonts, bent until they look like handwriting. Results\nare not those of "
-        f"{DATASET}. To use it, get these four files from {reader.mirrors[0]}\nand put them, "
-        f"unpacked, here:\n" + "\n".join(map(str, files)) + f"\n{'=' * 98}")
+        raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
+                         f"run downloads them again:\n{where}")
+    print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
+          f"are used instead: fonts, bent until they look like handwriting. Results\nare not those "
+          f"of {DATASET}. To use it, get these files from {reader.mirrors[0]}\n(there they end in "
+          f".gz) and put them here, unpacked:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
-    """Draw digits that resemble handwriting, the same ones for the same seed.
-
-    Returns images, float32 [count, 1, 28, 28] from -1 to 1, and labels, int64 [count], from 0 to 9.
-    """
-    torch.manual_seed(random_stream("drawn digits", seed).initial_seed())
+    """Digits like handwriting: float32 [count, 1, 28, 28] from -1 to 1, and labels [count]."""
+    torch.manual_seed(seed)
     transforms, glyphs = torchvision.transforms, []
     for name in ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "cmss10"):
         font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", 26)
@@ -1042,47 +1004,34 @@ def draw_digits(count, seed=0):
     return images.sub_(level).mul_(8).clamp_(-1, 1)[order], order % 10
 
 
+def check_images(images):
+    """Return images, or exit, in one line, if they are not what load_images has to return."""
+    low, high = images.min().item(), images.max().item()
+    right = images.dtype == torch.float32 and images.shape[1:] == (1, 28, 28)
+    if not right or not -1 <= low < 0 or not high <= 1 or (images[:1000] == images[0]).all():
+        raise SystemExit(f"load_images returned {images.dtype} {list(images.shape)}, {low:g} to "
+                         f"{high:g}. Wanted: float32 [N, 1, 28, 28], -1 to 1, and not all alike.")
+    return images
+
+
 def check_constants():
-    """The constants by name. Exits with a message of one line if any cannot be used."""
-    try:
-        losses, scores = loss_table(), torch.zeros(2, 1)
-        for entry in losses.values():  # Each is tried once, before anything is trained.
-            entry.critic(scores, scores).item(), entry.generator(scores, scores).item()
-    except Exception as error:
-        raise SystemExit(f"An entry of loss_table in section 6 is wrong: {error}.") from None
-    hidden = (1, 10_000, range(1, 5))
-    rules = {  # str, [choices], (lowest, highest), or (lowest, highest, allowed tuple lengths).
-        "DATASET": ["MNIST", "FashionMNIST", "KMNIST", "drawn"], "DATA_DIR": str,
-        "LOSSES": set(losses), "SEEDS": (0, 2**32 - 1, range(1, 101)), "LATENT_DIM": (1, 10_000),
-        "GENERATOR_HIDDEN": hidden, "DISCRIMINATOR_HIDDEN": hidden, "EPOCHS": (1, 999),
-        "BATCH_SIZE": (2, 60_000), "AVERAGE": (0.0, 1000.0), "DEVICE": str,
-        "RESUME": [False, True], "SAMPLES": (100, 10_000), "OUTPUT_DIR": str}
-    for name, rule in rules.items():
-        value = globals().get(name)
-        if isinstance(rule, list):
-            right, wanted = value in rule, f"one of {rule}"
-        elif isinstance(rule, set):
-            right = isinstance(value, tuple) and value and all(word in list(rule) for word in value)
-            wanted = f"a tuple of names from {sorted(rule)}, such as ('BCE',) with its comma"
-        elif rule is str:
-            right, wanted = isinstance(value, str), "a text"
-        else:
-            low, high, *counts = rule
-            right = not counts or type(value) is tuple and len(value) in counts[0]
-            right = right and all(type(number) in (int, type(low)) and low <= number <= high
-                                  for number in (value if counts else [value]))
-            wanted = f"a {'whole ' * isinstance(low, int)}number from {low} to {high}"
-            if counts:
-                wanted += f", in a tuple of length {counts[0][0]} to {counts[0][-1]}: (64,) has 1"
-        if not right or name in ("LOSSES", "SEEDS") and len(set(value)) < len(value):
-            raise SystemExit(f"{name} = {value!r} cannot be used. It must be {wanted}.")
-    return {name: globals()[name] for name in rules}
+    """Exit, in one line, if a constant has a value that fails only later, or does nothing."""
+    if DATASET not in ("MNIST", "FashionMNIST", "KMNIST", "drawn"):
+        raise SystemExit(f"DATASET = {DATASET!r} must be MNIST, FashionMNIST, KMNIST or drawn.")
+    if not LOSSES or not set(LOSSES) <= set(LOSS_TABLE) or len(set(LOSSES)) < len(LOSSES):
+        raise SystemExit(f"LOSSES = {LOSSES!r} must be a list of names from {list(LOSS_TABLE)}.")
+    for name, low in {"LATENT_DIM": 1, "EPOCHS": 1, "BATCH_SIZE": 2, "AVERAGE": 0.0}.items():
+        value = globals()[name]
+        if type(value) not in (int, type(low)) or not low <= value < 1e8:
+            raise SystemExit(f"{name} = {value!r} must be {type(low).__name__}, {low} or more.")
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and Path(sys.argv[0]).name == Path(globals().get("__file__", "")).name:
         raise SystemExit(f"{sys.argv[0]} takes no arguments: edit the constants in section 3.")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # For a console that lacks a letter of a path.
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped.")
+        print("\nStopped. All whole epochs are kept: RESUME = True goes on after the last one.")

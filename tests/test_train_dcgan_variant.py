@@ -573,7 +573,7 @@ def test_neighbours_are_the_nearest_training_images_nearest_first(digits, studie
     for number, place in enumerate((10_000, 100, 5_000, 50, 10_005, 7, 9_999)):
         images[place] = samples[3] + number / 20
     rows, title, columns, _ = studies(gan, images)[1]
-    assert "a sample, its nearest training images" in title and columns == 8
+    assert "a sample, and its nearest training images" in title and columns == 8
     rows = rows.view(8, 8, 28, 28)
     assert rows[:, 0].equal(gan.frames[-1][:8]) and rows.dtype == torch.uint8
     grey = [(rows[3, k].float() - rows[3, 0].float()).mean().item() for k in range(1, 8)]

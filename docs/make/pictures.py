@@ -50,11 +50,12 @@ def all_three():
     """Two rows of images of each script: the picture at the top of the README."""
     gan, dcgan = load(GAN), load(DCGAN)
     losses = np.load(LOSSES / "generated_bce-r1.npy", mmap_mode="r")
+    state = torch.load(LOSSES / "checkpoint_bce-r1_0.pt", map_location="cpu", weights_only=True)
     frames = {
         f"train_gan.py: two plain networks, {len(gan['frames'])} epochs": gan["frames"][-1],
         f"train_dcgan_variant.py: BatchNorm and convolutions, {len(dcgan['frames'])} epochs":
         dcgan["frames"][-1],
-        "compare_losses.py: the loss BCE-R1, 6 epochs": losses[:32].copy(),
+        f"compare_losses.py: the loss BCE-R1, {len(state['history'])} epochs": losses[:32].copy(),
     }  # fmt: skip
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     for axes, (label, images) in zip(figure.subplots(3, 1), frames.items()):
