@@ -203,56 +203,54 @@ class Loss:
     penalty_every: int = 1  # With 8, every 8th critic step has a penalty, 8 times as strong.
 
 
-# [GAN, eq. 1; sec. 3 for G], with P = sigmoid(score). softplus(-score) is -log P, but never log(0).
-#   D: -log P(x) - log(1 - P(G(z)))        G: -log P(G(z))
-BCE = Loss(
-    critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-    generator=lambda real, fake: F.softplus(-fake).mean(),
-)
-# [LSGAN, eq. 9]: real images should score 1, fake ones 0, and G wants 1 for its own. There is no
-# Sigmoid, so the gradient stays large where D is sure.
-#   D: ((D(x) - 1)^2 + D(G(z))^2) / 2      G: (D(G(z)) - 1)^2 / 2
-LSGAN = Loss(
-    critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
-    generator=lambda real, fake: (fake - 1).square().mean() / 2,
-)
-# [WGAN, eq. 3, alg. 1]. A function is Lipschitz if it changes from point to point by at most a
-# constant times their distance. Without this bound the critic's loss could fall without end, so the
-# clip keeps D Lipschitz. The mean of D(x) - D(G(z)) is then at most a constant times the
-# Wasserstein distance of fake and real images. But the constant is unknown, and clipped networks
-# may stay far below. RMSprop, because sec. 4.2 warns of Adam with beta1 > 0.
-#   D: D(G(z)) - D(x)                      G: -D(G(z))
-WGAN = Loss(
-    critic=lambda real, fake: fake.mean() - real.mean(),
-    generator=lambda real, fake: -fake.mean(),
-    optimizer=torch.optim.RMSprop, betas=None, critic_lr=5e-5, critic_steps=5, clip=0.01,
-)
-# [HINGE]: for D there is nothing more to gain beyond the scores 1 and -1.
-#   D: max(0, 1 - D(x)) + max(0, 1 + D(G(z)))       G: -D(G(z))
-HINGE = Loss(
-    critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-    generator=lambda real, fake: -fake.mean(),
-)
-# [R3GAN, sec. 2]: only the difference of a real and a fake score counts, which is meant to keep G
-# from leaving out kinds of image. The penalties r1 and r2 make it converge near the solution.
-#   D: softplus(D(G(z)) - D(x))            G: softplus(D(x) - D(G(z)))
-R3GAN = Loss(
-    critic=lambda real, fake: F.softplus(fake - real).mean(),
-    generator=lambda real, fake: F.softplus(real - fake).mean(),
-    r1=1.0, r2=1.0,
-)
 # Every loss by its name. To add one, add an entry here, and its name to LOSSES. Rates and penalties
 # come from a search, with as many trials for each loss: docs/results.md.
 LOSS_TABLE = {
-    "BCE": BCE,
-    "BCE-R1": replace(BCE, r1=0.3, penalty_every=8),
-    "LSGAN": LSGAN,
-    "WGAN": WGAN,
+    # [GAN, eq. 1; sec. 3 for G], P = sigmoid(score). softplus(-score) is -log P without a log(0).
+    #   D: -log P(x) - log(1 - P(G(z)))        G: -log P(G(z))
+    "BCE": Loss(
+        critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        generator=lambda real, fake: F.softplus(-fake).mean(),
+    ),
+    # [LSGAN, eq. 9]: real images should score 1, fake ones 0, and G wants 1 for its own. Without a
+    # Sigmoid, the gradient with respect to the score does not vanish where D is sure.
+    #   D: ((D(x) - 1)^2 + D(G(z))^2) / 2      G: (D(G(z)) - 1)^2 / 2
+    "LSGAN": Loss(
+        critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
+        generator=lambda real, fake: (fake - 1).square().mean() / 2,
+    ),
+    # [WGAN, eq. 3, alg. 1]. A function is Lipschitz if it changes from point to point by at most a
+    # constant times their distance. Without this bound the critic's loss could fall without end, so
+    # the clip keeps D Lipschitz. The mean of D(x) - D(G(z)) is then at most a constant times the
+    # Wasserstein distance of fake and real images. But the constant is unknown, and clipped
+    # networks may stay far below. RMSprop, because sec. 4.2 warns of Adam with beta1 > 0.
+    #   D: D(G(z)) - D(x)                      G: -D(G(z))
+    "WGAN": Loss(
+        critic=lambda real, fake: fake.mean() - real.mean(),
+        generator=lambda real, fake: -fake.mean(),
+        optimizer=torch.optim.RMSprop, betas=None, critic_lr=5e-5, critic_steps=5, clip=0.01,
+    ),
+    # [HINGE]: for D there is nothing more to gain beyond the scores 1 and -1.
+    #   D: max(0, 1 - D(x)) + max(0, 1 + D(G(z)))       G: -D(G(z))
+    "hinge": Loss(
+        critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        generator=lambda real, fake: -fake.mean(),
+    ),
+    # [R3GAN, sec. 2]: only the difference of a real and a fake score counts, which is meant to keep
+    # G from leaving out kinds of image. The penalties make it converge near the solution.
+    #   D: softplus(D(G(z)) - D(x))            G: softplus(D(x) - D(G(z)))
+    "R3GAN": Loss(
+        critic=lambda real, fake: F.softplus(fake - real).mean(),
+        generator=lambda real, fake: F.softplus(real - fake).mean(),
+        r1=1.0, r2=1.0,
+    ),
+}
+LOSS_TABLE |= {
+    "BCE-R1": replace(LOSS_TABLE["BCE"], r1=0.3, penalty_every=8),
     # [WGAN-GP, eq. 3, alg. 1]: a penalty in place of the clip, and Adam.
-    "WGAN-GP": Loss(WGAN.critic, WGAN.generator, betas=(0.0, 0.9), critic_steps=5, gp=10),
-    "hinge": HINGE,
-    "R3GAN": R3GAN,
-    "R3GAN-lazy": replace(R3GAN, penalty_every=8),  # Faster. The paper has them in every step.
+    "WGAN-GP": replace(LOSS_TABLE["WGAN"], optimizer=torch.optim.Adam, betas=(0.0, 0.9),
+                       critic_lr=1e-3, clip=0, gp=10),
+    "R3GAN-lazy": replace(LOSS_TABLE["R3GAN"], penalty_every=8),  # Faster. The paper is not lazy.
 }
 
 

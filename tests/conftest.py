@@ -112,6 +112,15 @@ def tiny(monkeypatch, images):
     return shrink
 
 
+@pytest.fixture
+def meta(monkeypatch):
+    """A device whose tensors have no values. One that a script leaves on the CPU is an error."""
+    make = torch.optim.Adam.__init__  # Its fused=True knows no such device.
+    plain = lambda *args, **options: make(*args, **{**options, "fused": False})  # noqa: E731
+    monkeypatch.setattr(torch.optim.Adam, "__init__", plain)
+    return torch.device("meta")
+
+
 def weights(network):
     """A copy of all weights and buffers of a network."""
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
