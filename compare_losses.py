@@ -855,10 +855,11 @@ def draw_comparison(gans, real_distance, run):
     panels = top.subplots(len(shown), 2, squeeze=False, width_ratios=(8, 3))
     for (samples, curves), gan in zip(panels, shown):
         grid = sample_images(gan.average, gan.seed, 40).add(1).mul(127.5).view(2, 20, 28, 28)
-        samples.imshow(grid.transpose(1, 2).reshape(56, 560).cpu(), cmap="gray", vmin=0, vmax=255)
+        grid = grid.transpose(1, 2).reshape(56, 560).cpu().numpy()
+        samples.imshow(grid, cmap="gray", vmin=0, vmax=255)
         samples.set(xticks=[], yticks=[])
-        title = f"{gan.loss}: distance {gan.found['distance']:.2f}"
-        samples.set_title(title, loc="left", weight="bold")
+        name = f"{gan.loss}: distance {gan.found['distance']:.2f}"
+        samples.set_title(name, loc="left", weight="bold")
         rows = {key: [row[key] for row in gan.history] for key in gan.history[0]}
         lines, label = {"loss D": rows["loss D"], "loss G": rows["loss G"]}, "loss"
         if LOSS_TABLE[gan.loss].clip or LOSS_TABLE[gan.loss].gp:  # WGAN and its like.
@@ -880,9 +881,7 @@ def draw_comparison(gans, real_distance, run):
             axes.plot(places, distances, label=label, **looks[gan.loss])
     for axes, label in ((left, "generator steps"), (right, "seconds of training")):
         axes.axhline(real_distance, color="grey", lw=1, label="real images")
-        axes.set(yscale="log", xlabel=label)
-        axes.set_xlim(left=0)
-        axes.margins(x=0.05)
+        axes.set(yscale="log", xlabel=label, xlim=(0, None))
     left.set(ylabel="distance from real images (lower is better)")
     right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

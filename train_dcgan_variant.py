@@ -107,7 +107,7 @@ DISCRIMINATOR = "hidden"  # Convolutions, then a hidden layer. Or "flatten", "po
 LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 to 500.
 # Training
 TRICKS = []  # Names from the docstring's list, such as ["label_smoothing", "ttur"].
-EPOCHS = 8  # Passes over the data, up to 999. Digits are readable after epoch 2, and better later.
+EPOCHS = 10  # Passes over the data, up to 999. Digits are readable after epoch 2, and better later.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because a mean of past gradients

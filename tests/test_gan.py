@@ -1,22 +1,20 @@
 """How a GAN is tested. If you read one of the test files, read this one.
 
 No test can say whether a GAN's images are good: people look at them, or a judge does, as in the
-last test here. But a GAN with a mistake in it still runs, its losses still move, and hours later
-one wonders why the images are bad. So each test asks one question whose answer is known:
+last test here. But a GAN with a mistake in it still runs, and its losses still move, so the mistake
+is found late. Therefore each test asks a question whose answer is known:
 
-    Networks        Do shapes and ranges fit, however large the weights are?
-    Losses          Do they have the values that one works out by hand?
-    Steps           Does each step change its own network, and nothing else?
-    Learning        Does D tell real from fake, does G fool D, and does a whole GAN draw the one
-                    picture that it is shown?
-    R1, average     Do they have the values that one works out by hand?
-    Epochs          Is each image shown once, and is a run the same for the same seed?
-    Pictures        Does a warning come where a warning is due?
-    Device          Does a step also work where nothing lies on the CPU?
-    Real digits     Are there ten different digits after as many steps as README says?
+    Networks       Do shapes and ranges fit, however large the weights are?
+    Losses, R1     Do they have the values that one works out by hand?
+    Steps          Does each step change its own network, and nothing else?
+    Learning       Does D tell real from fake, does G fool D, and does a whole GAN learn to draw
+                   the one picture that it is shown?
+    Epochs         Is each image shown once, and is a run the same for the same seed?
+    Device         Does a step also work where nothing lies on the CPU?
+    Real digits    Are there ten different digits after as many steps as README says?
 
 The tests run for both scripts that train one GAN, and where it makes sense for all three. To see
-what a test is good for, break the script on purpose: turn a sign round, leave out detach().
+what a test is good for, break a script on purpose: turn a sign round, or leave out detach().
 """
 
 import copy
@@ -33,9 +31,10 @@ import torch
 from conftest import ROOT, gpu, needs_gpu, needs_mnist, same, set_constants, weights
 from torch import nn
 
-# Steps after which the images of each default run show all ten digits, on the real MNIST. They are
-# about twice as many as three seeds needed. README names the same numbers.
-STEPS_TO_TEN_DIGITS = {"train_gan": 3000, "train_dcgan_variant": 900, "compare_losses": 1500}
+# On the real MNIST, the images of each script's default settings (in compare_losses.py those of
+# BCE-R1) show all ten digits after as many steps of G. README names the same numbers. Three seeds
+# needed 1,500 to 1,700, 800 to 900, and 700 to 800.
+STEPS_TO_TEN_DIGITS = {"train_gan": 3000, "train_dcgan_variant": 1800, "compare_losses": 1500}
 
 
 def build(script, device="cpu"):
@@ -53,18 +52,23 @@ def train(script, gan, images, rng, steps=1):
     return row
 
 
+def resumed(script, gan):
+    """A new GAN with the state that a checkpoint of this one would keep."""
+    new = build(script)
+    for name, part in vars(gan).items():
+        if hasattr(part, "state_dict"):
+            getattr(new, name).load_state_dict(copy.deepcopy(part.state_dict()))
+        else:
+            setattr(new, name, part)
+    return new
+
+
 def fakes(script, gan, count, rng):
     return gan.generator(script.sample_latents(count, rng))
 
 
 def probability(logits):
     return logits.detach().sigmoid().mean().item()
-
-
-def d_step(script, gan, real_images, fake_images, penalty_weight=0):
-    return script.discriminator_step(
-        gan.discriminator, gan.optimizer_d, real_images, fake_images, penalty_weight
-    )
 
 
 def g_step(script, gan, fake_images, real_images):
@@ -75,9 +79,10 @@ def g_step(script, gan, fake_images, real_images):
 
 
 # Networks
-@pytest.mark.parametrize("count", [2, 5, 128])
+@pytest.mark.parametrize("count", [1, 2, 128])
 def test_networks_keep_the_shapes_and_the_range_of_images(script, rng, count):
     gan = build(script)
+    gan.generator.train(count > 1), gan.discriminator.train(count > 1)  # BatchNorm needs two.
     images = fakes(script, gan, count, rng)
     logits = gan.discriminator(images)
     assert images.shape == (count, 1, 28, 28) and images.dtype == torch.float32
@@ -85,30 +90,16 @@ def test_networks_keep_the_shapes_and_the_range_of_images(script, rng, count):
     assert images.abs().max() <= 1
 
 
-def test_images_stay_in_range_however_large_the_weights_are(script, rng):
-    """Without a Tanh at its end, G passes the test above: fresh weights make small numbers."""
+def test_with_large_weights_images_stay_in_range_and_logits_do_not(script, images, rng):
+    """G needs a Tanh at its end, and D no Sigmoid. Fresh weights are too small to show it."""
     gan = build(script)
     with torch.no_grad():
-        for weight in gan.generator.parameters():
+        for weight in (*gan.generator.parameters(), *gan.discriminator.parameters()):
             weight.mul_(50)
-    images = fakes(script, gan, 16, rng)
-    assert images.min() == -1 and images.max() == 1, f"{images.min()} to {images.max()}"
-
-
-def test_discriminator_gives_logits_and_not_probabilities(script, images):
-    """With a Sigmoid at D's end and a loss that has another, everything runs, and learns badly."""
-    gan = build(script)
-    with torch.no_grad():
-        for weight in gan.discriminator.parameters():
-            weight.mul_(50)
+    drawn = fakes(script, gan, 16, rng)
+    assert drawn.min() == -1 and drawn.max() == 1, f"{drawn.min()} to {drawn.max()}"
     logits = gan.discriminator(torch.cat([images, -images, 0 * images]))
     assert logits.min() < -1 or logits.max() > 1
-
-
-def test_one_image_alone_can_be_drawn_and_judged(script, rng):
-    gan = build(script)
-    gan.generator.eval(), gan.discriminator.eval()
-    assert gan.discriminator(fakes(script, gan, 1, rng)).shape == (1, 1)
 
 
 def test_latents_are_standard_normal_and_new_each_time(script, rng, monkeypatch):
@@ -140,30 +131,20 @@ def test_losses_stay_finite_for_extreme_logits(gan_script):
     assert gan_script.generator_loss(extreme).item() == pytest.approx(100)
 
 
-def test_generator_learns_most_where_the_discriminator_recognises_its_fakes(gan_script):
-    """The gradient of -log D(G(z)) in the logit is D(G(z)) - 1. (That of log(1 - D) is -D.)"""
-    logit = torch.tensor([[-5.0]], requires_grad=True)
-    gan_script.generator_loss(logit).backward()
-    assert logit.grad.item() == pytest.approx(-0.9933, abs=1e-4)
-
-
 # Steps
-def test_discriminator_step_changes_the_discriminator_and_leaves_the_generator_alone(
-    gan_script, gan, images, rng
-):
-    """Without detach(), the step would leave gradients in G."""
+def test_discriminator_step_changes_every_weight_of_d_and_none_of_g(gan_script, gan, images, rng):
+    """Without detach(), it would leave gradients in G."""
     fake_images = fakes(gan_script, gan, len(images), rng)
     before_g, before_d = weights(gan.generator), weights(gan.discriminator)
-    d_step(gan_script, gan, images, fake_images)
+    gan_script.discriminator_step(gan.discriminator, gan.optimizer_d, images, fake_images)
     assert same(before_g, weights(gan.generator))
     assert all(weight.grad is None for weight in gan.generator.parameters())
     changed = [not before_d[n].equal(w) for n, w in gan.discriminator.named_parameters()]
     assert all(changed), changed
 
 
-def test_generator_step_changes_the_generator_and_no_weight_of_the_discriminator(
-    gan_script, gan, images, rng
-):
+def test_generator_step_changes_every_weight_of_g_and_none_of_d(gan_script, gan, images, rng):
+    """Its gradient passes through D. There, it must neither move nor leave anything."""
     before_g, before_d = weights(gan.generator), weights(gan.discriminator)
     g_step(gan_script, gan, fakes(gan_script, gan, 16, rng), images)
     for name, weight in gan.discriminator.named_parameters():
@@ -173,15 +154,14 @@ def test_generator_step_changes_the_generator_and_no_weight_of_the_discriminator
 
 
 def test_gradients_of_one_step_do_not_add_up_with_those_of_the_next(gan_script, gan, images, rng):
-    """With the learning rate 0, two steps must have equal gradients. Without zero_grad(), the
-    second has twice as large ones."""
+    """Without zero_grad(), the second step would have twice the gradient. (The rate is 0 here.)"""
     for optimizer in (gan.optimizer_d, gan.optimizer_g):
         optimizer.param_groups[0]["lr"] = 0.0
     latents = gan_script.sample_latents(len(images), rng)
     seen = []
     for _ in range(2):
         fake_images = gan.generator(latents)
-        d_step(gan_script, gan, images, fake_images)
+        gan_script.discriminator_step(gan.discriminator, gan.optimizer_d, images, fake_images)
         g_step(gan_script, gan, fake_images, images)
         networks = gan.discriminator, gan.generator
         seen.append([w.grad.clone() for network in networks for w in network.parameters()])
@@ -189,9 +169,7 @@ def test_gradients_of_one_step_do_not_add_up_with_those_of_the_next(gan_script, 
         torch.testing.assert_close(first, second)
 
 
-def test_train_step_returns_the_losses_and_probabilities_of_this_batch(
-    gan_script, gan, images, rng
-):
+def test_train_step_returns_the_four_numbers_of_its_batch(gan_script, gan, images, rng):
     generator, discriminator = copy.deepcopy((gan.generator, gan.discriminator))
     loss_d, loss_g, d_real, d_fake = gan_script.train_step(gan, images, rng).tolist()
     # The same worked out slowly: what D said before its step, and what it says after it.
@@ -223,7 +201,9 @@ def test_each_optimizer_holds_its_own_network_and_the_constants(gan_script, monk
 def test_15_discriminator_steps_tell_real_from_fake(gan_script, gan, images, rng):
     for _ in range(15):
         fake_images = fakes(gan_script, gan, len(images), rng)
-        loss, d_real, d_fake = d_step(gan_script, gan, images, fake_images)
+        loss, d_real, d_fake = gan_script.discriminator_step(
+            gan.discriminator, gan.optimizer_d, images, fake_images
+        )
     assert d_real - d_fake > 0.3, f"D(x) = {d_real:.3f}, D(G(z)) = {d_fake:.3f}"
     assert loss < 2 * math.log(2), loss
 
@@ -236,23 +216,20 @@ def test_15_generator_steps_make_the_discriminator_believe(gan_script, gan, imag
     assert after > before + 0.01, f"D(G(z)) went from {before:.4f} to {after:.4f}"
 
 
-def test_a_gan_learns_to_draw_the_one_picture_that_it_is_shown(script, tiny, rng, monkeypatch):
+def test_a_gan_learns_to_draw_the_one_picture_that_it_is_shown(script, rng):
     """All parts together: a GAN that cannot learn one picture cannot learn 60,000."""
-    tiny(script)
-    set_constants(monkeypatch, script, {"GENERATOR_HIDDEN": [64], "DISCRIMINATOR_HIDDEN": [64]})
     gan = build(script)
     picture = torch.full((1, 1, 28, 28), -1.0)
     picture[:, :, 8:20, 8:20] = 1
 
+    @torch.no_grad()
     def distance():
-        with torch.no_grad():
-            return (fakes(script, gan, 64, rng) - picture).abs().mean().item()
+        return (fakes(script, gan, 64, rng) - picture).abs().mean().item()
 
     before = distance()
-    steps = {"train_gan": 300, "train_dcgan_variant": 30, "compare_losses": 100}
-    train(script, gan, picture.expand(16, 1, 28, 28), rng, steps[script.__name__])
+    train(script, gan, picture.expand(16, 1, 28, 28), rng, steps=30)
     after = distance()
-    assert after < 0.6 * before, f"the distance went from {before:.3f} to {after:.3f}"
+    assert after < 0.4 * before, f"the distance went from {before:.3f} to {after:.3f}"
 
 
 # R1
@@ -296,7 +273,10 @@ def test_the_penalty_teaches_d_alone_and_is_not_in_its_loss(gan_script, gan, ima
     fake_images, rows, gradients = fakes(gan_script, gan, len(images), rng), [], []
     gan.optimizer_d.param_groups[0]["lr"] = 0.0
     for strength in (0, 8):
-        rows.append(torch.stack(d_step(gan_script, gan, images, fake_images, strength)))
+        row = gan_script.discriminator_step(
+            gan.discriminator, gan.optimizer_d, images, fake_images, strength
+        )
+        rows.append(torch.stack(row))
         gradients.append([w.grad.clone() for w in gan.discriminator.parameters()])
     assert all(weight.grad is None for weight in gan.generator.parameters())
     torch.testing.assert_close(*rows)
@@ -312,28 +292,17 @@ def test_the_penalty_teaches_d_alone_and_is_not_in_its_loss(gan_script, gan, ima
 
 # The average of G's weights
 def test_the_average_over_three_steps_is_as_worked_out_by_hand(script, monkeypatch):
+    """Also with BatchNorm in G, whose statistics are copied: without them, pictures are spoilt."""
     monkeypatch.setattr(script, "AVERAGE", 4)
-    generator, average = nn.Linear(1, 1), nn.Linear(1, 1)
+    generator, average = (nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)) for _ in range(2))
     # Shares 4/4, 4/5 and 4/6: 1, then 1 + 0.8 * (6 - 1) = 5, then 5 + (2 - 5) * 2/3 = 3.
     for step, (value, expected) in enumerate([(1, 1), (6, 5), (2, 3)]):
-        with torch.no_grad():
-            for weight in generator.parameters():
-                weight.fill_(value)
+        for tensor in generator.state_dict().values():
+            tensor.fill_(value)
         script.update_average(average, generator, step)
-        for mean in average.parameters():
-            assert mean.item() == pytest.approx(expected)
-    assert all(weight.item() == 2 for weight in generator.parameters()), "G itself stays"
-
-
-def test_with_batchnorm_in_g_the_average_takes_over_its_statistics(script):
-    """Without them, whoever adds BatchNorm to the G of train_gan.py would see spoilt pictures."""
-    generator = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    average = copy.deepcopy(generator)
-    generator(torch.tensor([[5.0, 6], [-7, 8]]))
-    script.update_average(average, generator, 0)
-    for copied, buffer in zip(average.buffers(), generator.buffers(), strict=True):
-        assert copied.equal(buffer)
-    assert average[1].running_mean.abs().min() > 0
+        assert [mean.item() for mean in average.parameters()] == pytest.approx([expected] * 4)
+        assert [buffer.item() for buffer in average.buffers()] == [value] * 3
+        assert all(weight.item() == value for weight in generator.parameters()), "G itself stays"
 
 
 def test_the_average_starts_as_a_copy_of_g_and_then_follows_it(script, images, rng):
@@ -391,10 +360,10 @@ def test_a_run_is_the_same_for_the_same_seed_and_differs_for_another(
 
 
 def test_a_resumed_epoch_is_bit_for_bit_that_of_an_unbroken_run_also_with_dropout(
-    script, tiny, images, tmp_path, monkeypatch
+    script, tiny, images, monkeypatch
 ):
     """Dropout draws from torch's own stream, which no checkpoint keeps: each epoch starts it."""
-    plain = script.Generator
+    plain = tiny(script).Generator
 
     def with_dropout():
         network = plain()
@@ -402,18 +371,14 @@ def test_a_resumed_epoch_is_bit_for_bit_that_of_an_unbroken_run_also_with_dropou
         return network
 
     monkeypatch.setattr(script, "Generator", with_dropout)
-    whole, resumed = build(tiny(script)), build(script)
+    whole = build(script)
     script.train_epoch(whole, images, 1)
-    whole.made_with = resumed.made_with = {}
-    state = {name: part.state_dict() if hasattr(part, "state_dict") else part
-             for name, part in vars(whole).items()}
-    torch.save(state, tmp_path / "checkpoint.pt")
+    second = resumed(script, whole)
     means = script.train_epoch(whole, images, 2)
     torch.rand(99)  # Whatever else the process did before it resumed.
-    script.load_checkpoint(resumed, tmp_path / "checkpoint.pt")
-    assert script.train_epoch(resumed, images, 2) == means
+    assert script.train_epoch(second, images, 2) == means
     for name in ("generator", "discriminator", "average"):
-        assert same(weights(getattr(whole, name)), weights(getattr(resumed, name))), name
+        assert same(weights(getattr(whole, name)), weights(getattr(second, name))), name
 
 
 def test_no_two_uses_and_no_two_seeds_share_random_numbers(script, tiny, monkeypatch):
@@ -431,52 +396,34 @@ def test_no_two_uses_and_no_two_seeds_share_random_numbers(script, tiny, monkeyp
     assert len(times) >= 7, "besides, there are those of pictures and files, which stay the same"
     seeds = [make(use, seed).initial_seed() for use in times for seed in range(100)]
     assert len({*seeds, *range(100)}) == len(seeds) + 100
-    first, again = torch.randn(9, generator=make("a", 3)), torch.randn(9, generator=make("a", 3))
-    assert first.equal(again), "the same use and seed, the same numbers"
-
-
-def test_first_weights_and_latents_of_pictures_are_not_made_of_the_same_numbers(gan_script, gan):
-    """With one stream for both, the latent of picture i would drive hidden unit i to about -2."""
-    first = next(weight for weight in gan.generator.parameters() if weight.dim() == 2)
-    latents = gan_script.sample_latents(64, gan_script.random_stream("pictures", gan_script.SEED))
-    driven = (first[:64] * latents).sum(1)
-    assert abs(driven.mean()) < 0.4, f"the mean of 64 numbers with a spread of 0.6: {driven.mean()}"
+    assert make("weights", 0).initial_seed() == 113_014_463, "and that in any process"
 
 
 # Pictures
-def test_black_is_0_and_white_255_in_the_pictures_of_all_latents(script):
+def test_pictures_are_bytes_and_drawn_in_eval_mode(script):
     images = torch.tensor([-1.0, 0.0, 1.0]).repeat(900).view(2700, 1, 1, 1).expand(-1, 1, 28, 28)
-    drawn = script.generate(nn.Identity(), images)
+    network = nn.Dropout()  # In eval mode it leaves the images as they are.
+    drawn = script.generate(network, images)
     assert drawn.shape == (2700, 28, 28) and drawn.dtype == torch.uint8
-    assert drawn[:, 0, 0].tolist() == [0, 128, 255] * 900
+    assert drawn[:, 0, 0].tolist() == [0, 128, 255] * 900, "black, grey and white"
+    assert network.training, "the training goes on as before"
 
 
-def test_pictures_are_drawn_in_eval_mode_and_training_goes_on_as_before(script):
-    network = nn.Sequential(nn.Linear(1, 784), nn.Dropout(), nn.Unflatten(1, (1, 28, 28)))
-    first, again = (script.generate(network, torch.ones(3, 1)) for _ in range(2))
-    assert first.equal(again) and network.training, "Dropout leaves out nothing in eval mode"
-
-
-@pytest.mark.parametrize(
-    ("d_real", "d_fake", "won"), [(0.96, 0.04, 1), (0.94, 0.04, 0), (0.96, 0.06, 0)]
-)
+@pytest.mark.parametrize("d_real, d_fake, won", [(0.96, 0.04, 1), (0.94, 0, 0), (1, 0.06, 0)])
 def test_a_warning_comes_where_d_has_won_or_pictures_are_alike_for_three_epochs(
-    gan_script, images, monkeypatch, d_real, d_fake, won
+    gan_script, images, d_real, d_fake, won
 ):
     bad, calm = {"D(x)": d_real, "D(G(z))": d_fake}, {"D(x)": 0.6, "D(G(z))": 0.4}
     varied = images[:, 0].add(1).mul(127.5).byte()
-    alike = varied[:1].expand(48, 28, 28)
 
     def warnings(*history, frame=varied):
         gan = SimpleNamespace(history=list(history), frames=[frame])
-        return gan_script.diagnose(gan, images)
+        return len(gan_script.diagnose(gan, images))
 
-    assert len(warnings(calm, bad, bad, bad)) == won
-    assert warnings(bad, bad) == warnings(bad, calm, bad, bad) == warnings(bad, bad, calm) == []
-    assert warnings(calm, calm, frame=alike) == []
-    (found,) = warnings(calm, calm, calm, frame=alike)
-    monkeypatch.setattr(gan_script, "R1", 0)
-    assert warnings(calm, calm, calm, frame=alike) != [found], "without R1, that is the cure"
+    assert warnings(calm, bad, bad, bad) == won
+    assert warnings(bad, bad) == warnings(bad, calm, bad, bad) == warnings(bad, bad, calm) == 0
+    alike = varied[:1].expand(48, 28, 28)
+    assert warnings(calm, calm, frame=alike) == 0 and warnings(*[calm] * 3, frame=alike) == 1
 
 
 # Device
@@ -490,40 +437,29 @@ def test_a_step_works_where_nothing_lies_on_the_cpu(script, images, rng, meta):
 
 @needs_gpu
 def test_a_step_on_a_gpu_is_that_on_the_cpu(script, images, rng):
-    gans = [build(script, device) for device in ("cpu", gpu)]
     rows = []
-    for gan, device in zip(gans, ("cpu", gpu)):
-        rng.manual_seed(7)
+    for device in ("cpu", gpu):
+        gan, rng = build(script, device), rng.manual_seed(7)
         rows.append(train(script, gan, images.to(device), rng).cpu())
     torch.testing.assert_close(*rows, atol=1e-2, rtol=1e-2)
-    assert train(script, gans[1], images.to(gpu), rng, 9).isfinite().all()
+    assert train(script, gan, images.to(gpu), rng, 9).isfinite().all()
 
 
 @needs_gpu
-def test_a_run_on_a_gpu_writes_its_files_and_goes_on(script, tiny, tmp_path, monkeypatch):
-    set_constants(monkeypatch, tiny(script), {"DEVICE": gpu, "EPOCHS": 1, "LOSSES": ["BCE-R1"]})
-    script.main()
-    set_constants(monkeypatch, script, {"RESUME": True, "EPOCHS": 2})
-    script.main()
-    first, second = (list((tmp_path / "out" / f"run_{number}").iterdir()) for number in (1, 2))
-    assert len(second) >= len(first) > 5
+def test_a_run_on_a_gpu_can_be_resumed(script, tiny, tmp_path, monkeypatch):
+    for resume, epochs in ((False, 1), (True, 2)):
+        constants = {"DEVICE": gpu, "RESUME": resume, "EPOCHS": epochs, "LOSSES": ["BCE-R1"]}
+        set_constants(monkeypatch, tiny(script), constants)
+        script.main()
+    assert len(list((tmp_path / "out" / "run_2").iterdir())) > 5
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu_or_its_first_operation_fails(
-    script, monkeypatch, capsys
-):
+def test_auto_takes_the_cpu_if_a_first_operation_on_the_gpu_fails(script, monkeypatch, capsys):
     monkeypatch.setattr(script, "DEVICE", "auto")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert script.find_device() == torch.device("cpu") and capsys.readouterr().out == ""
-
-    def no_kernel(*arguments, **options):
-        raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "ones", no_kernel)
+    monkeypatch.setattr(torch, "ones", MagicMock(side_effect=RuntimeError("too old\nUpdate it.")))
     assert script.find_device() == torch.device("cpu")
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "no kernel image is available" in line, "it says why"
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "toaster", "meta"])
@@ -557,28 +493,22 @@ def mnist_and_judge():
     return images, judge, script.measure
 
 
-class Enough(Exception):
-    """Ends a training."""
-
-
 @pytest.mark.slow
 @needs_mnist
 @pytest.mark.parametrize("name", STEPS_TO_TEN_DIGITS)
-def test_a_default_run_draws_all_ten_digits_within_the_steps_that_readme_names(
-    name, mnist_and_judge, monkeypatch
-):
+def test_a_default_run_draws_all_ten_digits_within_as_many_steps(name, mnist_and_judge):
     images, judge, measure = mnist_and_judge
     script = with_its_own_constants(name)
     step = script.train_step
 
     def count(gan, *rest):
         if gan.step == STEPS_TO_TEN_DIGITS[name]:
-            raise Enough
+            raise StopIteration
         return step(gan, *rest)
 
     script.train_step, device = count, script.find_device()
     gan = build(script, device)
-    with pytest.raises(Enough):
+    with pytest.raises(StopIteration):
         for epoch in range(1, script.EPOCHS + 1):
             script.train_epoch(gan, images, epoch)
     if hasattr(script, "renew_statistics"):

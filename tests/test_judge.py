@@ -11,9 +11,10 @@ import compare_losses as compare
 import numpy as np
 import pytest
 import torch
-from compare_losses import (frechet_distance, inception_score, kernel_distance,
-                            precision_and_recall)
-from conftest import ROOT, TINY, USUAL, needs_mnist, same, set_constants, weights
+from compare_losses import (
+    frechet_distance, inception_score, kernel_distance, precision_and_recall)
+from conftest import ROOT, needs_mnist, same, set_constants, weights
+from matplotlib.figure import Figure
 from torch import nn
 
 
@@ -25,125 +26,98 @@ def noise(count, seed=0):
     return 2 * torch.rand(count, 1, 28, 28, generator=stream(seed)) - 1
 
 
-# The judge
-
-
-def test_the_judge_gives_96_features_and_ten_logits_for_each_image_by_itself(images):
-    judge = compare.Judge().eval()
-    features, logits = judge(images)
-    assert features.shape == (48, 96) and logits.shape == (48, 10)
-    alone = judge(images[5:6])
-    torch.testing.assert_close(features[5:6], alone[0], atol=1e-5, rtol=1e-4)
-    found, probabilities = compare.look_at(judge, images)
-    torch.testing.assert_close(found, features.double())
-    torch.testing.assert_close(probabilities, logits.double().softmax(1))
-
-
-def test_black_is_zero_for_the_judge_as_what_its_convolutions_add_around_an_image_is():
-    judge, seen = compare.Judge().eval(), []
-    judge.near.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for colour in (-1.0, 1.0):
-        judge(torch.full((1, 1, 28, 28), colour))
-    assert seen[0].eq(0).all() and seen[1].eq(1).all()
-
-
-def test_the_ruler_is_the_same_as_ever():
-    """What this judge sees in these squares, so that figures can be compared with earlier ones.
-
-    Rounding moves these numbers by up to 0.5 %, and another recipe by more than 3 %.
-    """
+def squares():
+    """240 images of squares in four places, and the numbers of the places."""
     images = torch.full((240, 1, 28, 28), -1.0)
     for number in range(240):
         row, column = 4 + 10 * (number % 2), 4 + 10 * (number // 2 % 2)
         images[number, :, row : row + 10, column : column + 10] = 0.9
-    images = (images + 0.1 * noise(240, 1) + 0.1).clamp(-1, 1)
-    judge = compare.train_judge(images, torch.arange(240) % 4)
-    shapes, means = compare.look_at(judge, images[:40])[0].split([64, 32], 1)
-    print(shapes.sum(), means.sum(), judge.scale)
+    return (images + 0.1 * noise(240, 1) + 0.1).clamp(-1, 1), torch.arange(240) % 4
+
+
+def run(monkeypatch, **constants):
+    """The GANs and the judge at the end of a whole run."""
+    set_constants(monkeypatch, compare, constants)
+    saved, save_results = [], compare.save_results
+    monkeypatch.setattr(compare, "save_results", lambda *a: saved.append(a) or save_results(*a))
+    compare.main()
+    return saved[-1][:2]
+
+
+# The judge
+
+
+def test_the_judge_gives_96_features_and_ten_probabilities_for_each_image_by_itself(images):
+    judge = compare.Judge().eval()
+    features, probabilities = compare.look_at(judge, images)
+    assert features.shape == (48, 96) and probabilities.shape == (48, 10)
+    alone, logits = judge(images[5:6])
+    torch.testing.assert_close(features[5:6].float(), alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(probabilities[5:6].float(), logits.softmax(1))
+
+
+def test_the_ruler_is_the_same_as_ever():
+    """Only so can the figures of a run be compared with those of earlier ones.
+
+    Rounding, as with another number of threads, moves what this judge sees in squares by less than
+    1 %. Another recipe, also one with another seed or order, moves one of the numbers by over 4 %.
+    """
+    judge = compare.train_judge(*squares())
+    features, probabilities = compare.look_at(judge, squares()[0][:40])
+    shapes, means = features.split([64, 32], 1)
+    assert shapes.sum().item() == pytest.approx(105.6, rel=0.02)
+    assert means.sum().item() == pytest.approx(8080, rel=0.02)
+    assert probabilities[:, :4].sum().item() == pytest.approx(16.22, rel=0.02)
 
 
 def test_the_judge_learns_from_the_first_five_sixths_in_a_fixed_order(monkeypatch):
-    seen, number = [], torch.arange(300.0)
-
-    class Spy(compare.Judge):
-        def forward(self, images):
-            if torch.is_grad_enabled():
-                seen.append(images[:, 0, 0, 0])
-            return super().forward(images)
-
+    seen, forward = [], compare.Judge.forward
+    monkeypatch.setattr(compare.Judge, "forward", lambda judge, images: (
+        seen.append(images[:, 0, 0, 0]) or forward(judge, images)))
     images, labels = noise(300), torch.arange(300) % 10
-    images[:, 0, 0, 0] = number
-    monkeypatch.setattr(compare, "Judge", Spy)
-    first = compare.train_judge(images, labels)
+    images[:, 0, 0, 0] = torch.arange(300.0)
+    compare.train_judge(images, labels)
     rng = stream(2051556033)
     order = torch.cat([torch.randperm(250, generator=rng) for _ in range(3)])
-    assert torch.cat(seen).equal(number[order])
-    assert [len(batch) for batch in seen] == [128] * 5 + [110]
-    torch.manual_seed(99)
-    changed, other = images.clone(), labels.clone()
-    changed[250:], other[250:] = 0.5, 3
-    assert same(weights(first), weights(compare.train_judge(changed, other)))
-
-
-def test_a_batch_of_one_image_is_left_out_because_batchnorm_cannot_learn_from_it():
-    compare.train_judge(noise(77), torch.arange(77) % 10)  # 3 * 64 images: 128 and 64.
-    compare.train_judge(noise(52), torch.arange(52) % 10)  # 3 * 43 images: 128 and 1.
-
-
-def test_means_over_the_image_have_the_share_of_all_variance_that_the_recipe_names():
-    """Otherwise the distance would depend on how large this judge's features happen to be."""
-    images = noise(120) * torch.linspace(0.1, 1, 120).view(120, 1, 1, 1)
-    judge = compare.train_judge(images, torch.arange(120) % 10)
-    shapes, means = compare.look_at(judge, images[:100])[0].var(0).split([64, 32])
-    assert (means.sum() / shapes.sum()).item() == pytest.approx(0.25, rel=1e-3)
+    assert torch.cat(seen[:6]).equal(order.float())
+    assert [len(batch) for batch in seen] == [128] * 5 + [110, 250], "the last look sets the scale"
+    compare.train_judge(images[:52], labels[:52])  # Of 3 * 43, one would be alone in its batch.
+    assert len(seen[-2]) == 128, "BatchNorm cannot learn from one image"
 
 
 def test_the_judge_computes_exactly_while_the_training_may_round(tiny, monkeypatch):
     tiny(compare)
-    set_constants(monkeypatch, compare, {"LOSSES": ["BCE", "LSGAN"], "EPOCHS": 2})
-    monkeypatch.setattr(compare, "draw_comparison", lambda *_: type("", (), {"savefig": print}))
+    monkeypatch.setattr(compare, "draw_comparison", lambda *_: Figure((1, 1)))
     used = {}
-    for name, owner in {"train_step": compare, "forward": compare.Judge, "measure": compare,
-                        "precision_and_recall": compare}.items():
-        def watched(*arguments, name=name, function=getattr(owner, name), **named):
+    for name, owner in (("train_step", compare), ("precision_and_recall", compare),
+                        ("forward", compare.Judge)):
+        def watched(*arguments, name=name, function=getattr(owner, name)):
             used.setdefault(name, set()).add(torch.get_float32_matmul_precision())
-            return function(*arguments, **named)
+            return function(*arguments)
         monkeypatch.setattr(owner, name, watched)
-    compare.main()
-    assert used.pop("train_step") == {"medium"} and used.pop("forward") == {"highest"}
-    assert used["precision_and_recall"] == {"highest"}
-    used.clear()
-    torch.set_float32_matmul_precision("medium")
-    compare.measure_digits(noise(120))
-    assert used["forward"] == used["precision_and_recall"] == {"highest"}
+    run(monkeypatch, LOSSES=["BCE", "LSGAN"], EPOCHS=2)
+    assert used.pop("train_step") == {"medium"}
+    assert used == {"forward": {"highest"}, "precision_and_recall": {"highest"}}
 
 
-@pytest.fixture(scope="module")
-def judged():
-    """A judge of drawn digits, and digits that neither it nor anyone has seen."""
-    images, labels = compare.draw_digits(3200)
-    with pytest.MonkeyPatch.context() as patch:
-        recipe = {**compare.judge_recipe(), "batch": 32, "rounds": 5}  # These are few.
-        patch.setattr(compare, "judge_recipe", lambda: recipe)
-        judge = compare.train_judge(images[:2000], labels[:2000])
-    judge.real_features, _ = compare.look_at(judge, images[2000:2600])
-    return judge, images[2600:], labels[2600:]
-
-
-def test_the_figures_tell_real_digits_from_one_digit_blur_specks_and_noise(judged):
-    judge, images, labels = judged
+def test_the_figures_tell_real_digits_from_one_digit_blur_specks_and_noise(monkeypatch):
+    images, labels = compare.draw_digits(2300)
+    recipe = {**compare.judge_recipe(), "batch": 32, "rounds": 5}  # These are few.
+    monkeypatch.setattr(compare, "judge_recipe", lambda: recipe)
+    judge = compare.train_judge(images[:1500], labels[:1500])
+    judge.real_features, _ = compare.look_at(judge, images[1500:1900])
+    images, labels = images[1900:], labels[1900:]
     speck = torch.rand(images.shape, generator=stream()) < 0.01
     sets = {
-        "real": images, "one digit": images[labels == 3].repeat(11, 1, 1, 1)[:600],
+        "real": images, "one digit": images[labels == 3].repeat(11, 1, 1, 1)[:400],
         "blurred": nn.functional.avg_pool2d(images, 5, stride=1, padding=2),
-        "specks": torch.where(speck, 1.0, images), "noise": noise(600),
+        "specks": torch.where(speck, 1.0, images), "noise": noise(400),
     }
     found = {name: compare.measure(judge, images) for name, images in sets.items()}
     real, one = found.pop("real"), found["one digit"]
-    assert real["digits"] == 10 and real["readable"] > 0.8 and real["IS"] > 8, real
+    assert real["digits"] == 10 and real["readable"] > 0.7 and real["IS"] > 6, real
     assert real["precision"] > 0.7 and real["recall"] > 0.7, real
-    assert one["digits"] == 1 and one["readable"] > 0.8 and one["IS"] < 1.5, one
-    assert found["noise"]["readable"] < 0.5, found
+    assert one["digits"] == 1 and one["IS"] < 1.5 and found["noise"]["readable"] < 0.5, found
     for name, figures in found.items():
         factor = 2 if name == "specks" else 5
         assert figures["distance"] > factor * real["distance"], (name, figures, real)
@@ -151,12 +125,23 @@ def test_the_figures_tell_real_digits_from_one_digit_blur_specks_and_noise(judge
         assert name == "specks" or figures["recall"] < real["recall"] / 2, (name, figures, real)
 
 
-# The Frechet distance (FID), by hand
+def test_the_figures_of_a_run_are_of_the_average_of_g_and_g_itself_stands_beside(tiny, monkeypatch):
+    tiny(compare)
+    (gan,), judge = run(monkeypatch, LOSSES=["BCE"], EPOCHS=2)
+    average, latest = (compare.measure(judge, compare.sample_images(generator, 0))
+                       for generator in (gan.average, gan.generator))
+    assert {key: gan.found[key] for key in average} == pytest.approx(average)
+    assert gan.history[-1]["distance"] == pytest.approx(average["distance"], rel=1e-3)
+    assert gan.found["G itself"] == pytest.approx(latest["distance"])
+    assert latest["distance"] != pytest.approx(average["distance"], rel=1e-3)
 
 
-def cloud(count=400, width=4):
-    """Points with mean 0 and covariance 1, exactly."""
-    points = torch.randn(count, width, dtype=torch.float64, generator=stream())
+# Each figure by hand, and what it cannot see: FID, KID, Inception Score, precision and recall
+
+
+def cloud():
+    """400 points with mean 0 and covariance 1, exactly."""
+    points = torch.randn(400, 4, dtype=torch.float64, generator=stream())
     points -= points.mean(0)
     return points @ torch.linalg.inv(torch.linalg.cholesky(points.T.cov())).T
 
@@ -165,29 +150,14 @@ def test_the_frechet_distance_has_the_closed_form_for_gaussians():
     a, b = torch.tensor([1.0, 2, 3, 0]).double(), torch.tensor([2.0, 2, 0, 5]).double()
     shift = torch.tensor([1.0, 0, -2, 0]).double()
     expected = 1 + 4 + (1 + 0 + 9 + 25)  # |shift|^2 + sum of (a - b)^2
-    rotation = torch.linalg.qr(torch.randn(4, 4).double())[0]
-    for turn in (torch.eye(4).double(), rotation):
-        distance = frechet_distance(cloud() * a @ turn, (cloud() * b + shift) @ turn)
-        assert distance == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_frechet_distance_of_covariances_that_do_not_commute():
-    a, b = torch.randn(2, 4, 4, generator=stream()).double()
-    real, fake = cloud() @ a, cloud() @ b
-    values, vectors = torch.linalg.eigh(real.T.cov())
-    root = vectors * values.sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ fake.T.cov() @ root).sqrt().sum()
-    expected = (real.T.cov().trace() + fake.T.cov().trace() - 2 * cross).item()
-    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_frechet_distance_bears_features_that_never_vary():
-    flat = cloud() * torch.tensor([1.0, 1, 0, 0]).double()
-    assert frechet_distance(flat, flat) == pytest.approx(0, abs=1e-6)
+    distance = frechet_distance(cloud() * a, cloud() * b + shift)
+    assert distance == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(cloud(), torch.zeros(400, 4).double()) == pytest.approx(4)
-
-
-# The Kernel Inception Distance (KID), by hand
+    # In general, too: C_r = a.T @ a, C_f = b.T @ b, and the roots are singular values of a @ b.T.
+    a, b = torch.randn(2, 4, 4, generator=stream()).double()
+    expected = a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
+    distance = frechet_distance(cloud() @ a, cloud() @ b)
+    assert distance == pytest.approx(expected.item(), rel=1e-6)
 
 
 def column(*values):
@@ -199,43 +169,34 @@ def test_the_kernel_distance_has_the_value_worked_out_by_hand():
     real, fake = column(0, 1), column(1, 2)
     assert kernel_distance(real, fake) == pytest.approx(1 + 27 - 2 * (1 + 1 + 8 + 27) / 4)
     assert kernel_distance(real.repeat(1, 5), fake.repeat(1, 5)) == pytest.approx(9.5)
-
-
-def test_the_kernel_distance_of_many_images_is_the_mean_over_blocks_of_1_000():
+    # Of many images it is the mean over blocks of up to 1,000, whatever their order within one.
     real, fake = torch.randn(2, 2100, 3, generator=stream()).double()
     parts = [kernel_distance(real[n : n + 700], fake[n : n + 700]) for n in (0, 700, 1400)]
     assert kernel_distance(real, fake) == pytest.approx(statistics.mean(parts))
-    assert kernel_distance(real[:1000], fake[:1000]) != pytest.approx(
-        statistics.mean(kernel_distance(real[n:][:500], fake[n:][:500]) for n in (0, 500)))
+    assert kernel_distance(real[:700], fake[:700].flip(0)) == pytest.approx(parts[0])
 
 
 def test_of_few_images_the_kernel_distance_is_not_larger_on_average_and_the_frechet_distance_is():
-    draws = torch.randn(500, 2, 20, 4, generator=stream()).double()
+    draws = torch.randn(400, 2, 20, 4, generator=stream()).double()
     kernel = [kernel_distance(real, fake) for real, fake in draws]
-    error = statistics.stdev(kernel) / 500**0.5
-    assert abs(statistics.mean(kernel)) < 3 * error and min(kernel) < 0
-    frechet = {count: statistics.mean(frechet_distance(real[:count], fake[:count])
-                                      for real, fake in draws[:100]) for count in (10, 20)}
+    assert abs(statistics.mean(kernel)) < 3 * statistics.stdev(kernel) / 400**0.5
+    few, more = (statistics.mean(frechet_distance(real[:count], fake[:count])
+                                 for real, fake in draws[:100]) for count in (10, 20))
     many = frechet_distance(*torch.randn(2, 5000, 4, generator=stream()).double())
-    assert frechet[10] > 1.5 * frechet[20] > 50 * many
+    assert few > 1.5 * more > 50 * many
 
 
 def test_each_distance_is_blind_where_its_formula_is():
-    def standard(values):
-        return ((values - values.mean()) / values.std()).unsqueeze(1)
-
-    skewed = standard(torch.rand(4000, generator=stream()).double().log())
-    bell = standard(torch.randn(4000, generator=stream(1)).double())
-    coin = standard(torch.arange(4000.0).double() % 2)[torch.randperm(4000, generator=stream(2))]
+    skewed = torch.rand(4000, 2, generator=stream()).double().log() + 1  # Mean 0, deviation 1.
+    skewed -= skewed.mean(0)
+    bell = torch.randn(4000, 2, generator=stream(1)).double()
+    coin = torch.rand(4000, 2, generator=stream(2)).round().double() * 2 - 1
     # Equal means and variances are all that the Frechet distance compares.
     assert frechet_distance(skewed, -skewed) == pytest.approx(0, abs=1e-9)
-    assert kernel_distance(skewed, -skewed) > 5
+    assert kernel_distance(skewed, -skewed) > 3
     # A kernel of degree three compares means of x, x^2 and x^3: a coin has those of a bell.
     assert abs(kernel_distance(bell, coin)) < 0.3
     assert precision_and_recall(bell, coin)[1] < 0.1, "recall sees it"
-
-
-# The Inception Score, by hand
 
 
 def test_the_inception_score_has_the_values_worked_out_by_hand():
@@ -248,15 +209,8 @@ def test_the_inception_score_has_the_values_worked_out_by_hand():
     assert score([0.75, 0.25], [0.25, 0.75]) == pytest.approx(1.5**0.75 * 0.5**0.25)
     # p(digit) = (3/4, 1/4), so the mean of log(4/3) and of 1/2 log(2/3) + 1/2 log(2).
     assert score([1.0, 0.0], [0.5, 0.5]) == pytest.approx(math.sqrt(4 / 3 * (4 / 3) ** 0.5))
-
-
-def test_ten_pictures_have_a_perfect_inception_score_whatever_they_look_like():
-    copies = torch.eye(10).double().repeat(30, 1)
-    assert inception_score(copies) == pytest.approx(10)
-    assert inception_score(copies[copies[:, 7] == 0]) == pytest.approx(9)
-
-
-# Precision and recall, by hand
+    # Ten pictures, one of each digit, have the highest score, whatever they look like.
+    assert score(*torch.eye(10).repeat(30, 1).tolist()) == pytest.approx(10)
 
 
 def test_precision_and_recall_tell_fidelity_from_variety():
@@ -268,20 +222,12 @@ def test_precision_and_recall_tell_fidelity_from_variety():
     assert 0.4 < precision <= 0.5 and recall > 0.9, "all kinds, but half of it is astray"
     assert precision_and_recall(real, real) == (1, 1), "also where all are copies"
     assert precision_and_recall(real, real + 1000) == (0, 0)
-
-
-def test_precision_and_recall_reach_to_the_third_neighbour():
-    some = column(0, 1, 2, 10)  # Radii 10, 9, 8, 10.
+    # Radii of 10, 9, 8 and 10. The last lies apart, so fakes that are far from all look real.
+    some = column(0, 1, 2, 10)
     other = column(-10, -10.5, 20.5, 19.5)  # One is 10 from 0, one 9.5 from 10.
     assert precision_and_recall(some, other)[0] == 0.5
     assert precision_and_recall(other, some)[1] == 0.5
-
-
-def test_one_real_image_far_away_makes_bad_images_look_real():
-    real, bad = torch.randn(400, 2, generator=stream()), torch.full((50, 2), 30.0)
-    assert precision_and_recall(real, bad)[0] == 0
-    real[0] = 60.0
-    assert precision_and_recall(real, bad)[0] == 1
+    assert precision_and_recall(column(0, 0, 0, 0, 10), column(-1, -2, -3, 5))[0] == 0.25
 
 
 # The figures of a set of images
@@ -292,11 +238,9 @@ def test_readable_and_digits_count_what_is_named_surely_and_not_rarely():
         """Its probabilities stand in the first row of pixels, and features in the second."""
         return images[:, 0, 1, :5].double(), images[:, 0, 0, :10].log()
 
-    probabilities, start = torch.full((1000, 10), 0.1), 0
-    for digit, count, sure in ((0, 500, 0.95), (1, 10, 0.95), (2, 9, 0.95), (3, 300, 0.85)):
-        probabilities[start : start + count] = (1 - sure) / 9
-        probabilities[start : start + count, digit] = sure
-        start += count
+    digit = torch.tensor([0, 1, 2, 3]).repeat_interleave(torch.tensor([500, 10, 9, 481]))
+    sure = torch.where(digit < 3, 0.95, 0.85).unsqueeze(1)
+    probabilities = torch.where(torch.arange(10) == digit.unsqueeze(1), sure, (1 - sure) / 9)
     images = torch.rand(1000, 1, 28, 28)
     images[:, 0, 0, :10] = probabilities
     judge.real_features = torch.rand(1200, 5).double()
@@ -327,9 +271,9 @@ def test_the_table_has_a_row_for_each_name_and_mean_and_deviation_over_seeds():
 
 
 @pytest.fixture
-def two_sets(monkeypatch, images):
+def two_sets(monkeypatch):
     """Other images for training than for testing."""
-    sets = {True: (images.repeat(5, 1, 1, 1) + 0.05 * noise(240)).clamp(-1, 1), False: noise(110)}
+    sets = {True: squares()[0], False: noise(110)}
     labels = {train: torch.arange(len(part)) % 4 for train, part in sets.items()}
     monkeypatch.setattr(compare, "load_images",
                         lambda train=True: (sets[train], labels[train], "squares"))
@@ -337,63 +281,44 @@ def two_sets(monkeypatch, images):
     return sets, labels
 
 
-def test_images_are_compared_with_test_images_in_a_fixed_order(two_sets):
+@pytest.mark.parametrize("name", ["squares", "drawn digits", "drawn digits in place of MNIST"])
+def test_images_are_compared_with_test_images_in_a_fixed_order(two_sets, monkeypatch, name):
     sets, labels = two_sets
-    judge = compare.prepare_judge(sets[True], labels[True], "squares")
-    assert judge.other_images.equal(sets[True][200:]), "training images that are new to the judge"
-    order = torch.randperm(110, generator=stream(3488238119))
-    torch.testing.assert_close(judge.real_features, compare.look_at(judge, sets[False][order])[0])
-    assert not judge.training and "squares" in judge.about
-    trained = compare.train_judge(sets[True], labels[True])
-    assert same(weights(judge), weights(trained))
-
-
-@pytest.mark.parametrize("name", ["drawn digits", "drawn digits in place of MNIST"])
-def test_a_run_on_drawn_digits_is_compared_with_drawn_digits(two_sets, monkeypatch, name):
-    sets, labels = two_sets
-    asked = []
-
-    def draw_digits(count, seed=0):
-        asked.append((count, seed))
-        return sets[False] / 2, labels[False]
-
-    monkeypatch.setattr(compare, "draw_digits", draw_digits)
+    drawn = {(10_000, 1): (sets[False] / 2, labels[False])}
+    monkeypatch.setattr(compare, "draw_digits", lambda count, seed: drawn[count, seed])
     judge = compare.prepare_judge(sets[True], labels[True], name)
-    order = torch.randperm(110, generator=stream(3488238119))
-    expected, _ = compare.look_at(judge, sets[False][order] / 2)
-    torch.testing.assert_close(judge.real_features, expected)
-    assert asked == [(10_000, 1)]
+    assert judge.other_images.equal(sets[True][200:]), "training images that are new to the judge"
+    expected = sets[False] if name == "squares" else sets[False] / 2
+    expected = expected[torch.randperm(110, generator=stream(3488238119))]
+    torch.testing.assert_close(judge.real_features, compare.look_at(judge, expected)[0])
+    assert not judge.training and name in judge.about
 
 
 def test_a_judge_is_used_again_for_the_same_recipe_and_data_only(two_sets, monkeypatch):
     images, labels = two_sets[0][True], two_sets[1][True]
     path, recipe, trained = Path(compare.OUTPUT_DIR, "judge.pt"), compare.judge_recipe(), []
-    train_judge = compare.train_judge
-    monkeypatch.setattr(compare, "train_judge", lambda *a: trained.append(a) or train_judge(*a))
+    record = lambda *data: trained.append(data) or compare.Judge().eval()  # noqa: E731
+    monkeypatch.setattr(compare, "train_judge", record)
 
     def trains(images=images, name="squares"):
-        before = len(trained)
+        trained.clear()
         judge = compare.prepare_judge(images, labels[: len(images)], name)
         assert same(weights(judge), torch.load(path, weights_only=True)["judge"])
-        return len(trained) > before
+        return bool(trained)
 
-    brighter = images.clone()
-    brighter[0] = 1.0
-    assert trains() and not trains()
-    for settings in ({"name": "KMNIST"}, {"images": images[:160]}, {"images": brighter}):
+    brighter = torch.where(torch.arange(240).view(-1, 1, 1, 1) == 0, 1.0, images)
+    for settings in ({}, {"name": "KMNIST"}, {}, {"images": brighter}, {"images": images[:160]}):
         assert trains(**settings) and not trains(**settings)
-    for key in recipe:
+    changes = [("judge_recipe", lambda key=key: {**recipe, key: 2}) for key in recipe]
+    other = type("Judge", (compare.Judge,), {"__repr__": lambda judge: "other layers"})
+    for change in (*changes, ("Judge", other)):
         with monkeypatch.context() as patch:
-            patch.setattr(compare, "judge_recipe", lambda: {**recipe, key: 2})
-            assert trains() and not trains(), key
+            patch.setattr(compare, *change)
+            assert trains() and not trains(), change
     assert trains()
-    for damage in (b"damaged", b"", path.read_bytes()[:999]):
-        path.write_bytes(damage)
+    for damaged in (b"damaged", b"", path.read_bytes()[:999]):
+        path.write_bytes(damaged)
         assert trains() and not trains()
-    torch.save([1, 2], path)
-    assert trains()
-    path.unlink()
-    assert trains() and not trains()
 
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.uint8, np.int16, list])
@@ -401,31 +326,12 @@ def test_labels_of_any_integer_type_train_the_same_judge(two_sets, kind):
     sets, labels = two_sets
     expected = weights(compare.train_judge(sets[True], labels[True]))
     for train, part in labels.items():
-        numbers = part.tolist()
         labels[train] = (part.to(kind) if isinstance(kind, torch.dtype) else
-                         numbers if kind is list else np.array(numbers, kind))
+                         part.tolist() if kind is list else part.numpy().astype(kind))
     assert same(expected, weights(compare.prepare_judge(*compare.load_images())))
-
-
-@pytest.mark.parametrize("count, labelled", [(29, True), (240, False)])
-def test_too_few_images_or_none_with_labels_are_one_line(two_sets, count, labelled):
-    sets, labels = two_sets
-    with pytest.raises(SystemExit) as stop:
-        compare.prepare_judge(
-            sets[True][:count], labels[True][:count] if labelled else None, "squares")
-    assert "labels" in str(stop.value) and "\n" not in str(stop.value)
-
-
-def test_a_judge_that_names_few_right_is_a_warning(two_sets, capsys):
-    sets, labels = two_sets
-    judge = compare.prepare_judge(*compare.load_images())
-    named = compare.look_at(judge, sets[False])[1].argmax(1)
-    for wrong in (34, 32):  # Of 110: 69.1 and 70.9 % are right.
-        labels[False] = (named + (torch.arange(110) < wrong)) % 10
-        capsys.readouterr()
-        compare.prepare_judge(*compare.load_images())
-        printed = capsys.readouterr().out
-        assert f"{(110 - wrong) / 1.1:.1f}%" in printed and ("Warning" in printed) == (wrong > 33)
+    for data in ((sets[True], None), (sets[True][:29], labels[True][:29])):  # None, or too few.
+        with pytest.raises(SystemExit, match="^[^\n]*labels[^\n]*$"):
+            compare.prepare_judge(*data, "squares")
 
 
 # Anybody's images
@@ -440,11 +346,9 @@ KINDS = {
     "bytes": lambda x: x, "array": lambda x: x.numpy(), "with a channel": lambda x: x.unsqueeze(1),
     "channel last": lambda x: x.unsqueeze(3), "N x 784": lambda x: x.view(-1, 784),
     "floats": lambda x: x / 127.5 - 1, "doubles": lambda x: (x / 127.5 - 1).double().numpy(),
-    "batches": lambda x: list((x / 127.5 - 1).unsqueeze(1).split(50)),
+    "batches": lambda x: (x / 127.5 - 1).unsqueeze(1).split(50), "images": lambda x: [*x],
     "batches of arrays": lambda x: [part.numpy() for part in x.split(50)],
-    "a tuple of images": lambda x: tuple(x), "images with a channel": lambda x: [*x.unsqueeze(1)],
-    "of a generator": lambda x: (x / 127.5 - 1).requires_grad_(),
-    "nested lists": lambda x: (x / 127.5 - 1).tolist(),
+    "of G": lambda x: (x / 127.5 - 1).requires_grad_(),
 }
 
 
@@ -456,79 +360,90 @@ def test_images_are_read_in_whatever_form_they_come(kind, capsys):
     torch.testing.assert_close(images[:, 0], pixels() / 127.5 - 1)
 
 
-def test_a_file_is_read_by_its_name_or_path_and_of_many_images_the_first_10_000(tmp_path):
-    many = np.arange(10_100).astype(np.uint8).reshape(-1, 1, 1) * np.ones((28, 28), np.uint8)
-    np.save(tmp_path / "mine.npy", many)
-    for source in (str(tmp_path / "mine.npy"), tmp_path / "mine.npy", many):
-        images = compare.read_digits(source)
-        assert images.shape == (10_000, 1, 28, 28)
-        assert (images[0, 0, 0, 0].item(), images[255, 0, 5, 5].item()) == (-1, 1)
+def test_of_many_images_the_first_10_000_are_read():
+    images = compare.read_digits(np.arange(10_100).repeat(784).astype(np.uint8).reshape(-1, 784))
+    assert images.shape == (10_000, 1, 28, 28)
+    assert (images[0, 0, 0, 0].item(), images[255, 0, 5, 5].item()) == (-1, 1)
 
 
 UNUSABLE = {
     "too few": pixels(99), "too large": np.zeros((100, 32, 32), np.uint8),
     "3 channels": np.zeros((100, 3, 28, 28), np.uint8), "one image": pixels(1)[0],
     "0 to 1": pixels() / 255, "0 to 255": pixels().float(), "int64": pixels().long(),
-    "below -1": pixels() / 100 - 1.1, "above 1": pixels() / 100 - 1,
+    "-1 or 1 in int64": pixels().long() // 128 * 2 - 1, "below -1": pixels() / 200 - 1.1,
+    "above 1": pixels() / 100 - 1,
     "not a number": np.full((100, 28, 28), np.nan), "words": np.full((100, 28, 28), "one"),
     "objects": np.full((100, 28, 28), None), "ragged": [[1, 2], [3]], "nothing": None,
     "dict": {"images": pixels()}, "a number": 5, "empty": [], "empty array": np.zeros((0, 28, 28)),
     "batches with labels": [(pixels(), torch.arange(120))] * 157,
     "batches of 0 to 1": [pixels() / 255] * 157, "some too large": [pixels(), noise(3)[:, 0, :9]],
 }
-FILES = {"no file": None, "text": b"hello\n" * 99, "empty": b"", "half": b"\x93NUMPY\x01\x00v\x00{"}
+FILES = {"text": b"hello\n" * 99, "empty file": b"", "half": b"\x93NUMPY\x01\x00v\x00{",
+         "code": b"cos\nmkdir\n(S'harm'\ntR."}
 
 
-@pytest.mark.parametrize("kind", UNUSABLE)
-def test_what_is_no_set_of_digits_is_a_short_line_without_the_data(kind):
-    with pytest.raises(SystemExit) as stop:
-        compare.measure_digits(UNUSABLE[kind])
-    message = str(stop.value)
-    assert 50 < len(message) < 400 and "\n" not in message and "[[" not in message
-    assert not Path(compare.OUTPUT_DIR).exists(), "before a judge is made"
-
-
-@pytest.mark.parametrize("kind", [*FILES, "folder", "pickle"])
-def test_a_file_that_cannot_be_read_is_named_in_a_line(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("kind", [*UNUSABLE, *FILES, "no file", "folder"])
+def test_what_is_no_set_of_digits_is_a_short_line_without_the_data(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = Path(f"{kind}.npy")
-    if FILES.get(kind) is not None:
+    Path("folder.npy").mkdir()
+    source = UNUSABLE[kind] if kind in UNUSABLE else Path(f"{kind}.npy")
+    if kind in FILES:
         source.write_bytes(FILES[kind])
-    elif kind == "folder":
-        source.mkdir()
-    elif kind == "pickle":
-        np.save(source, np.array([Path("x")], object), allow_pickle=True)
     with pytest.raises(SystemExit) as stop:
         compare.measure_digits(source)
     message = str(stop.value)
-    assert str(source) in message and "\n" not in message and len(message) < 400
+    assert 50 < len(message) < 400 and "\n" not in message and "[[" not in message
+    assert kind in UNUSABLE or str(source) in message
+    assert not Path(compare.OUTPUT_DIR).exists(), "before a judge is made"
+    assert not Path("harm").exists(), "what a file says is never run"
 
 
-@pytest.mark.parametrize("wrong, hint", [
-    (pixels(), False), (255 - pixels() // 4, True), (pixels(1).expand(120, 28, 28), True),
-    (torch.zeros(120, 28, 28, dtype=torch.uint8), True)],
-    ids=["digits", "black on white", "all alike", "all black"])
-def test_images_that_are_mostly_white_or_all_alike_are_measured_with_a_hint(wrong, hint, capsys):
-    wrong = wrong if hint else torch.where(wrong < 200, 0, wrong)
-    assert len(compare.read_digits(wrong)) == 120
-    assert bool(capsys.readouterr().out) == hint
+HINTS = {"digits": pixels(), "black on white": 255 - pixels(), "all black": 0 * pixels(),
+         "all alike": pixels(1).expand(120, 28, 28)}
+
+
+@pytest.mark.parametrize("kind", HINTS)
+def test_images_that_are_mostly_white_or_all_alike_are_measured_with_a_hint(kind, capsys):
+    assert len(compare.read_digits(HINTS[kind])) == 120
+    assert bool(capsys.readouterr().out) == (kind != "digits")
 
 
 @pytest.mark.parametrize("by", ["name", "path", "array"])
-def test_measured_images_have_a_row_beside_real_ones_named_by_folder_and_file(
-    two_sets, tmp_path, capsys, by
-):
-    path = tmp_path / "run_3" / "generated.npy"
-    path.parent.mkdir()
+def test_measured_images_have_a_row_of_their_name(two_sets, tmp_path, capsys, by, monkeypatch):
+    path = tmp_path / "generated.npy"
     np.save(path, pixels())
-    found = compare.measure_digits({"name": str(path), "path": path, "array": pixels()}[by])
-    name = "images" if by == "array" else "run_3/generated.npy"
-    assert list(found) == ["real images", name]
-    table = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
-    assert [row[1].strip() for row in table if "-" not in row[1]] == ["", "real images", name]
-    for column, figure in zip(table[0][2:-1], table[3][2:]):
-        assert float(figure) == pytest.approx(found[name][column.strip()], abs=0.0051)
     judge = compare.prepare_judge(*compare.load_images())
-    assert found[name] == pytest.approx(compare.measure(judge, compare.read_digits(pixels())))
-    real = compare.measure(judge, two_sets[0][True][200:])
-    assert found["real images"] == pytest.approx(real)
+    judge.other_images = noise(130, 5)
+    monkeypatch.setattr(compare, "prepare_judge", lambda *_: judge)
+    found = compare.measure_digits({"name": str(path), "path": path, "array": pixels()}[by])
+    name = "images" if by == "array" else f"{tmp_path.name}/generated.npy"
+    expected = {"real images": noise(130, 5)[:120], name: compare.read_digits(pixels())}
+    assert found == {row: compare.measure(judge, images) for row, images in expected.items()}
+    table = compare.figure_table({row: [figures] for row, figures in found.items()})
+    assert table in capsys.readouterr().out
+
+
+# The real MNIST
+
+
+@needs_mnist
+@pytest.mark.slow
+def test_on_mnist_the_judge_reads_digits_and_ranks_real_images_300_steps_and_none(monkeypatch):
+    gans, judge = run(monkeypatch, DATA_DIR=str(ROOT / "data"), GENERATOR_HIDDEN=[128, 256, 512],
+                      LOSSES=["BCE", "WGAN"], EPOCHS=1, BATCH_SIZE=200)
+    for (images, labels, *_), least in ((compare.load_images(train=False), 0.98),
+                                        (compare.draw_digits(2000), 0.8)):
+        named = compare.look_at(judge, images)[1].argmax(1)
+        assert (named == labels).double().mean() > least
+        assert min((named == labels)[labels == digit].double().mean() for digit in range(10)) > 0.5
+    found = {gan.loss: gan.found for gan in gans}
+    new = compare.build_gan(torch.device("cpu"), "BCE", 0).generator
+    for name, images in {"real": judge.other_images, "new": compare.sample_images(new, 0)}.items():
+        found[name] = compare.measure(judge, images)
+    assert all(math.isfinite(value) for row in found.values() for value in row.values()), found
+    for figure in ("distance", "KID"):
+        order = sorted(found, key=lambda name: found[name][figure])
+        assert order[0] == "real" and order[-1] == "new", found
+    real = found["real"]
+    assert real["digits"] == 10 and real["IS"] > 9 and real["distance"] < 0.2, real
+    assert real["precision"] > 0.8 and real["recall"] > 0.8, real

@@ -105,13 +105,6 @@ def test_losses_stay_finite_for_extreme_scores(name):
     assert loss.critic(real, -real).isfinite() and loss.generator(real, -real).isfinite()
 
 
-@pytest.mark.parametrize("name", ["WGAN", "WGAN-GP", "R3GAN", "R3GAN-lazy"])
-def test_a_constant_added_to_all_scores_changes_nothing_where_only_differences_count(name):
-    real, fake = torch.randn(2, 50, 1)
-    before, after = (LOSS_TABLE[name].critic(real + by, fake + by).item() for by in (0, 7))
-    assert after == pytest.approx(before, abs=1e-5)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_each_network_is_rewarded_for_what_it_is_there_for(name):
     loss = LOSS_TABLE[name]
@@ -162,9 +155,7 @@ def test_a_loss_of_your_own_takes_an_entry_of_two_lines(images, monkeypatch):
     for optimizer in (gan.optimizer_d, gan.optimizer_g):
         assert isinstance(optimizer, torch.optim.AdamW)
         assert [optimizer.param_groups[0][key] for key in ("lr", "betas")] == [1e-3, (0.0, 0.99)]
-    before = weights(gan.generator)
-    assert torch.stack(train_steps(gan, images, 2)).isfinite().all()
-    assert gan.d_steps == 2 and not same(before, weights(gan.generator))
+    assert torch.stack(train_steps(gan, images, 2)).isfinite().all() and gan.d_steps == 2
 
 
 # Penalties
@@ -214,7 +205,7 @@ def test_the_gradient_penalty_looks_between_a_real_image_and_a_fake_one():
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("length", [1.0, 3.0])
+@pytest.mark.parametrize("length", [0.0, 1.0, 3.0])
 def test_penalties_of_a_linear_critic_and_what_they_teach_it(length):
     linear = nn.Linear(784, 1)
     with torch.no_grad():
@@ -222,21 +213,13 @@ def test_penalties_of_a_linear_critic_and_what_they_teach_it(length):
     old, critic = linear.weight.detach().clone(), nn.Sequential(nn.Flatten(), linear)
     for settings, value, gradient in (
         ({"r1": 0.6}, 0.3 * length**2, 0.6 * old), ({"r2": 0.6}, 0.3 * length**2, 0.6 * old),
-        ({"gp": 1}, (length - 1) ** 2, 2 * (length - 1) * old / length),
+        ({"gp": 1}, (length - 1) ** 2, 2 * (length - 1) * old / (length or 1)),
     ):
         linear.zero_grad()
         found = penalty_of(critic, *torch.randn(2, 6, 1, 28, 28), **settings)
         assert found.item() == pytest.approx(value, abs=1e-5)
         found.backward()
         torch.testing.assert_close(linear.weight.grad, gradient, atol=1e-5, rtol=1e-4)
-
-
-def test_a_flat_critic_has_a_gradient_penalty_and_no_gradient_that_is_not_a_number():
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
-    nn.init.zeros_(critic[1].weight)
-    value = penalty_of(critic, *torch.randn(2, 6, 1, 28, 28), gp=10)
-    value.backward()
-    assert value.item() == 10 and critic[1].weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", WITH_PENALTY)
@@ -336,13 +319,16 @@ def test_the_weights_of_wgan_are_within_the_clip_after_every_critic_step(images,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_critic_steps_are_counted_and_g_learns_from_the_last_one(name, images, monkeypatch):
-    taught, learnt = [], []
+    taught, learnt, drawn = [], [], []
+    change(monkeypatch, name, generator_lr=0.0)
+    record(monkeypatch, "sample_latents", drawn, lambda *arguments: arguments[-1])
     record(monkeypatch, "critic_step", taught,
            lambda critic, *rest: (weights(critic), rest[2], rest[3], rest[-1]))
     record(monkeypatch, "generator_step", learnt, lambda g, critic, *rest: (weights(critic), *rest))
     gan, steps = compare.build_gan(CPU, name, 0), 5 if name.startswith("WGAN") else 1
     numbers = train_steps(gan, images, 3)
     assert (gan.step, gan.d_steps, len(taught), len(learnt)) == (3, 3 * steps, 3 * steps, 3)
+    assert all(call[2].equal(gan.generator(latents)) for call, latents in zip(taught, drawn))
     for row, last, called in zip(numbers, taught[steps - 1 :: steps], learnt):
         after, real_images, fake_images, (loss_d, real_score, fake_score) = last
         critic, _, _, *shown, loss_g = called
@@ -355,6 +341,8 @@ def test_an_epoch_returns_the_means_over_its_steps(images, monkeypatch):
     record(monkeypatch, "train_step", rows, lambda *arguments: arguments[-1])
     means = compare.train_epoch(compare.build_gan(CPU, "LSGAN", 0), images, 1)
     assert len(rows) == 2 and means == pytest.approx(torch.stack(rows).mean(0).tolist(), rel=1e-5)
+    compare.train_epoch(compare.build_gan(CPU, "LSGAN", 0), images[:19], 1)
+    assert len(rows) == 3, "one step where there are fewer images than in a batch"
 
 
 def test_the_critic_ends_without_a_sigmoid_and_scores_each_image_by_itself(images):
@@ -370,14 +358,12 @@ def test_the_average_of_g_has_counted_all_steps_and_disturbs_none(images, monkey
     record(monkeypatch, "generator_step", path,
            lambda generator, *_: nn.utils.parameters_to_vector(generator.parameters()).detach())
     for average in (0, 1):  # With 1 it is the plain mean of all steps.
-        path.clear()
         monkeypatch.setattr(compare, "AVERAGE", average)
         gan = compare.build_gan(CPU, "WGAN-GP", 0)
         train_steps(gan, images, 4)
         ends.append(weights(gan.generator))
-        assert (gan.average is gan.generator) == (average == 0)
     found = nn.utils.parameters_to_vector(gan.average.parameters())
-    torch.testing.assert_close(found, torch.stack(path).mean(0))
+    torch.testing.assert_close(found, torch.stack(path[4:]).mean(0))
     assert same(*ends)
 
 
@@ -441,7 +427,7 @@ def finished(names, seeds, epochs):
 
 
 @pytest.mark.parametrize("names, seeds, epochs", [
-    (["WGAN", "hinge"], 1, 3), pytest.param(["BCE"], 2, 1, marks=pytest.mark.slow),
+    (["hinge", "WGAN", "WGAN-GP"], 1, 3), (["BCE"], 2, 1),
     pytest.param(NAMES, 1, 6, marks=pytest.mark.slow)])
 def test_the_figure_shows_each_loss_with_its_images_losses_and_distances(
     names, seeds, epochs, monkeypatch
@@ -457,8 +443,7 @@ def test_the_figure_shows_each_loss_with_its_images_losses_and_distances(
         assert gan.loss in title and f"{gan.found['distance']:.2f}" in title
         first = compare.sample_images(gan.average, 0, 40)[:, 0].add(1).mul(127.5)
         shown = torch.as_tensor(image.get_array().data)
-        torch.testing.assert_close(shown[:28, 28:56], first[1], atol=0.6, rtol=0)
-        torch.testing.assert_close(shown[28:, :28], first[20], atol=0.6, rtol=0)
+        assert shown[:28, 28:56].allclose(first[1]) and shown[28:, :28].allclose(first[20])
         found = {line.get_label(): list(line.get_ydata()) for line in curves.lines}
         assert found == (
             {"D(x) - D(G(z))": [6.0 - row["epoch"] for row in gan.history]} if loss.clip or loss.gp
@@ -480,8 +465,7 @@ def test_the_figure_shows_each_loss_with_its_images_losses_and_distances(
 
 def test_minutes_left_grow_with_the_critic_steps_yet_to_come(tiny, monkeypatch, capsys):
     """A clock that runs only when it is told to: a minute for each step of a network."""
-    tiny(compare)
-    set_constants(monkeypatch, compare, {"LOSSES": ["BCE", "WGAN"], "EPOCHS": 2})
+    set_constants(monkeypatch, tiny(compare), {"LOSSES": ["BCE", "WGAN"], "EPOCHS": 2})
     clock, train_epoch = [0.0], compare.train_epoch
     monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
@@ -489,9 +473,8 @@ def test_minutes_left_grow_with_the_critic_steps_yet_to_come(tiny, monkeypatch, 
         clock[0] += 60 * (1 + LOSS_TABLE[gan.loss].critic_steps)
         return train_epoch(gan, *rest)
 
-    monkeypatch.setattr(compare, "train_epoch", epoch)
-    monkeypatch.setattr(compare, "save_results", lambda *_: None)
+    set_constants(monkeypatch, compare, {"train_epoch": epoch, "save_results": lambda *_: None})
     compare.main()  # An epoch of BCE takes two minutes, and one of WGAN six.
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    rows = [row for row in rows if len(row) == 10 and row[0] in ("BCE", "WGAN")]
+    rows = [row for row in rows if row and row[0] in ("BCE", "WGAN")]
     assert [row[-1] for row in rows] == ["14.0", "12.0", "6.0", "0.0"]

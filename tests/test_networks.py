@@ -17,6 +17,7 @@ from torch import nn
 TRICKS = ["label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
           "historical_averaging", "ttur", "frequency_separation"]
 DISCRIMINATORS = ["hidden", "flatten", "pool"]
+NETWORKS = ["generator", "discriminator", "average"]
 CPU = torch.device("cpu")
 
 
@@ -35,10 +36,6 @@ def constants(monkeypatch):
 def digits():
     """20 drawn digits [20, 1, 28, 28]."""
     return script.draw_digits(20)[0]
-
-
-def parameters(network):
-    return sum(weight.numel() for weight in network.parameters())
 
 
 def gradients(network):
@@ -62,38 +59,22 @@ def inputs_of(layer, function):
 
 
 # Networks
-def test_parameter_counts_are_those_worked_out_by_hand(constants):
-    norms = 2 * (256 + 512 + 1024)
-    layers = 101 * 256 + 257 * 512 + 513 * 1024 + 1025 * 784
-    assert parameters(script.Generator()) == layers + norms == 1_489_936
-    convolutions = 32 * (16 + 1) + 64 * (32 * 16 + 1) + 2 * 64
-    hidden = (64 * 7 * 7 + 1) * 128 + 128 + 1
-    assert parameters(script.Discriminator()) == convolutions + hidden == 435_169
-    constants(GENERATOR="conv", DISCRIMINATOR="flatten")
-    project, middle, end = 101 * 64 * 7 * 7, 64 * 32 * 16 + 32, 32 * 16 + 1
-    assert parameters(script.Generator()) == project + 2 * (64 + 32) + middle + end == 350_241
-    convolutions = 64 * (16 + 1) + 128 * (64 * 16 + 1) + 2 * 128
-    assert parameters(script.Discriminator()) == convolutions + 128 * 7 * 7 + 1 == 138_817
-    constants(DISCRIMINATOR="pool")
-    first, second, last = 64 * (9 + 1), 128 * (64 * 9 + 1), 128 + 1
-    assert parameters(script.Discriminator()) == first + second + 2 * (64 + 128) + last == 75_009
-
-
 def tutorial_c_generator():
-    return nn.Sequential(
-        nn.Linear(100, 256), nn.BatchNorm1d(256, momentum=0.8), nn.ReLU(True),
-        nn.Linear(256, 512), nn.BatchNorm1d(512, momentum=0.8), nn.ReLU(True),
-        nn.Linear(512, 1024), nn.BatchNorm1d(1024, momentum=0.8), nn.ReLU(True),
-        nn.Linear(1024, 784), nn.Tanh(),
-    )
+    hidden = []
+    for inputs, outputs in ((100, 256), (256, 512), (512, 1024)):
+        hidden += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs, momentum=0.8), nn.ReLU(True)]
+    return nn.Sequential(*hidden, nn.Linear(1024, 784), nn.Tanh())
 
 
-def tutorial_c_discriminator():
+def tutorial_c_discriminator(maps=64, hidden=False):
+    """DISCRIMINATOR = "hidden" has half the maps, and a hidden layer more."""
+    last = [nn.Linear(2 * maps * 7 * 7, 128 if hidden else 1)]
+    last += [nn.LeakyReLU(0.2), nn.Linear(128, 1)] if hidden else []
     return nn.Sequential(
-        nn.Conv2d(1, 64, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 128, kernel_size=4, stride=2, padding=1),
-        nn.BatchNorm2d(128, momentum=0.8), nn.LeakyReLU(0.2),
-        nn.Flatten(), nn.Linear(128 * 7 * 7, 1), nn.Sigmoid(),
+        nn.Conv2d(1, maps, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2),
+        nn.Conv2d(maps, 2 * maps, kernel_size=4, stride=2, padding=1),
+        nn.BatchNorm2d(2 * maps, momentum=0.8), nn.LeakyReLU(0.2),
+        nn.Flatten(), *last, nn.Sigmoid(),
     )
 
 
@@ -103,16 +84,6 @@ def tutorial_d_discriminator():
         nn.Conv2d(1, 64, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
         nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(128),
         nn.LeakyReLU(0.2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1), nn.Sigmoid(),
-    )
-
-
-def hidden_discriminator():
-    """That of C with half as many maps and one hidden layer more."""
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-        nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
-        nn.Flatten(), nn.Linear(64 * 7 * 7, 128), nn.LeakyReLU(0.2), nn.Linear(128, 1),
-        nn.Sigmoid(),
     )
 
 
@@ -133,8 +104,8 @@ def copy_weights(ours, theirs):
 
 @pytest.mark.parametrize(
     ("name", "theirs"),
-    [("mlp", tutorial_c_generator), ("conv", conv_generator), ("hidden", hidden_discriminator),
-     ("flatten", tutorial_c_discriminator), ("pool", tutorial_d_discriminator)],
+    [("mlp", tutorial_c_generator), ("conv", conv_generator), ("flatten", tutorial_c_discriminator),
+     ("hidden", lambda: tutorial_c_discriminator(32, True)), ("pool", tutorial_d_discriminator)],
 )
 def test_with_the_same_weights_a_network_is_the_one_that_it_is_named_after(name, theirs, constants):
     draws = name in ("mlp", "conv")
@@ -145,8 +116,8 @@ def test_with_the_same_weights_a_network_is_the_one_that_it_is_named_after(name,
         copy_weights(ours, theirs)
         ours.train(mode), theirs.train(mode)
         batch = torch.randn(6, 100) if draws else torch.rand(6, 1, 28, 28) * 2 - 1
-        result = ours(batch).flatten(1) if draws else ours(batch).sigmoid()
-        torch.testing.assert_close(result, theirs(batch).flatten(1))
+        result = ours(batch) if draws else ours(batch).sigmoid()
+        torch.testing.assert_close(result.flatten(1), theirs(batch).flatten(1))
 
 
 def test_one_step_with_the_settings_of_tutorial_c_is_the_step_of_tutorial_c(digits, constants, rng):
@@ -160,7 +131,6 @@ def test_one_step_with_the_settings_of_tutorial_c_is_the_step_of_tutorial_c(digi
     their_rng = torch.Generator().manual_seed(rng.initial_seed())
     for step in range(4):
         row = script.train_step(gan, digits, rng)
-
         discriminator.zero_grad()
         d_real_output = discriminator(digits)
         fake_images = generator(torch.randn(20, 100, generator=their_rng)).view(-1, 1, 28, 28)
@@ -176,43 +146,26 @@ def test_one_step_with_the_settings_of_tutorial_c_is_the_step_of_tutorial_c(digi
         if step == 0:
             torch.testing.assert_close(gradients(gan.generator), gradients(generator))
         g_optimizer.step()
-
         expected = torch.stack([d_loss, g_loss, d_real_output.mean(), d_fake_output.mean()])
         torch.testing.assert_close(row, expected.detach(), rtol=1e-3, atol=0)
 
 
-def test_an_unknown_network_or_trick_is_an_error(constants):
-    for name in ("GENERATOR", "DISCRIMINATOR"):
-        constants(**{name: "cnn"})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GENERATOR", "cnn"), ("DISCRIMINATOR", "cnn"), ("TRICKS", ["ema"]), ("TRICKS", "ttur")],
+)
+def test_an_unknown_network_or_trick_is_an_error(name, value, constants):
+    constants(TRICKS=TRICKS)
+    script.check_constants()
+    constants(**{name: value})
+    with pytest.raises(SystemExit, match=f"{name} = "):
+        script.check_constants()
+    if value == "cnn":  # Also where the network is built by one's own code.
         with pytest.raises((ValueError, KeyError), match="cnn"):
             script.build_gan(CPU)
-        with pytest.raises(SystemExit, match=f"{name} = 'cnn'"):
-            script.check_constants()
-        constants(GENERATOR="mlp")
-    constants(DISCRIMINATOR="hidden", TRICKS=TRICKS)
-    script.check_constants()
-    for tricks in (["ema"], "ttur", ["ttur", "TTUR"]):
-        constants(TRICKS=tricks)
-        with pytest.raises(SystemExit, match="TRICKS = "):
-            script.check_constants()
 
 
 # BatchNorm
-@pytest.mark.parametrize("generator", ["mlp", "conv"])
-def test_a_picture_does_not_depend_on_the_others_drawn_with_it(generator, constants, rng):
-    constants(GENERATOR=generator)
-    torch.manual_seed(0)
-    network, latents = script.Generator(), script.sample_latents(9, rng)
-    network(latents)  # In training: sets the running statistics.
-    before = weights(network)
-    together = script.generate(network, latents)
-    alone = torch.cat([script.generate(network, latent.unsqueeze(0)) for latent in latents])
-    # One grey level of 255 may come from sums that were rounded in another order.
-    assert (together.int() - alone.int()).abs().max() <= 1
-    assert network.training and same(before, weights(network))
-    assert not torch.allclose(network(latents)[:4], network(latents[:4]), atol=1e-2), "in training"
-
-
 def test_d_sees_real_and_fake_images_apart_also_for_the_penalty(digits, constants):
     gan, real_images, fake_images, seen = script.build_gan(CPU), digits[:8], -digits[8:16], []
     gan.discriminator.first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -221,20 +174,17 @@ def test_d_sees_real_and_fake_images_apart_also_for_the_penalty(digits, constant
     assert len(seen) == 3 and all(map(torch.equal, seen, expected))
 
 
-def test_a_last_batch_of_one_image_is_left_out(digits, constants, monkeypatch):
+def test_a_last_batch_of_one_image_is_left_out(digits, constants):
     sizes = []
     note = lambda gan, images, rng: sizes.append(len(images)) or torch.ones(4)  # noqa: E731
-    monkeypatch.setattr(script, "train_step", note)
-    constants(BATCH_SIZE=4)
+    constants(BATCH_SIZE=4, train_step=note)
     for count in (9, 10):
         assert script.train_epoch(None, digits[:count], 1) == [1, 1, 1, 1]
     assert sizes == [4, 4] + [4, 4, 2]
 
 
-@pytest.mark.parametrize("average", [0, 8])
-def test_renewed_statistics_are_those_of_the_weights_that_draw(average, digits, constants, rng):
-    constants(AVERAGE=average)
-    gan = trained(digits, rng, 5)
+def test_renewed_statistics_are_those_of_the_weights_that_draw(digits, constants, rng):
+    gan = trained(digits[:8], rng)
     latents = script.sample_latents(2000, rng)
 
     @torch.no_grad()
@@ -242,24 +192,14 @@ def test_renewed_statistics_are_those_of_the_weights_that_draw(average, digits, 
         drawn = gan.average.eval()(latents)
         return (drawn - gan.average.train()(latents)).abs().mean().item()
 
-    assert error() > 0.2
-    script.renew_statistics(gan, CPU)
-    assert gan.average.training and error() < 0.02
-
-
-@pytest.mark.parametrize("average", [0, 8])
-def test_renewing_statistics_twice_is_as_good_as_once_and_changes_nothing_else(
-    average, digits, constants, rng
-):
-    constants(AVERAGE=average)
-    gan = trained(digits, rng)
-    torch_rng, before = torch.get_rng_state(), dict(gan.average.named_parameters())
-    before = {name: weight.clone() for name, weight in before.items()}
+    assert error() > 0.1
+    before = [weight.clone() for weight in gan.average.parameters()]
     script.renew_statistics(gan, CPU)
     once = weights(gan.average)
+    assert gan.average.training and error() < 0.02
     script.renew_statistics(gan, CPU)
-    assert same(once, weights(gan.average)) and torch_rng.equal(torch.get_rng_state())
-    assert all(before[name].equal(weight) for name, weight in gan.average.named_parameters())
+    assert same(once, weights(gan.average)), "the second time finds the same"
+    assert all(map(torch.equal, before, gan.average.parameters())), "no weight has changed"
 
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
@@ -267,16 +207,13 @@ def test_renewing_statistics_twice_is_as_good_as_once_and_changes_nothing_else(
 def test_r1_has_a_moderate_gradient_for_all_weights_of_d(discriminator, tricks, digits, constants):
     constants(DISCRIMINATOR=discriminator, TRICKS=tricks)
     torch.manual_seed(0)
-    network = script.Discriminator()
-    alike = digits[:1].expand(6, 1, 28, 28)
-    assert digits[:, :, :2].eq(-1).all(), "an empty border, as MNIST has"
+    network, alike = script.Discriminator(), digits[:1].expand(6, 1, 28, 28)
     for batch in (digits, alike, torch.full_like(alike, -1)):
         network.zero_grad()
         script.r1_penalty(network, batch).backward()
         for weight in network.parameters():  # The last bias, say, has no effect on gradients.
             assert weight.grad is None or weight.grad.abs().max() < 10
             assert weight.dim() == 1 or weight.grad.abs().max() > 0
-        assert not batch.requires_grad, "the dataset stays as it is"
 
 
 # Tricks: one by one
@@ -291,13 +228,13 @@ def test_label_smoothing_wants_real_images_at_nine_tenths_and_fake_ones_at_zero(
     constants(TRICKS=["label_smoothing"])
     assert gradients_at(at_nine_tenths) == pytest.approx([0, 0.9], abs=1e-6)
     assert gradients_at(0.0) == pytest.approx([-0.4, 0.5])
-    assert script.generator_loss(torch.zeros(4, 1)).item() == pytest.approx(math.log(2))
+    at_nine_tenths = torch.full((4, 1), at_nine_tenths)
+    assert script.generator_loss(at_nine_tenths).item() == pytest.approx(-math.log(0.9))
 
 
-@pytest.mark.parametrize("tricks", [[], ["label_smoothing"]], ids=["target 1", "target 0.9"])
-def test_lines_in_the_curves_are_where_d_can_only_guess(tricks, constants):
-    constants(TRICKS=tricks)
-    target = 0.9 if tricks else 1.0
+@pytest.mark.parametrize("target", [1, 0.9])
+def test_lines_in_the_curves_are_where_d_can_only_guess(target, constants):
+    constants(TRICKS=["label_smoothing"] if target == 0.9 else [])
     best = target / 2  # Where the gradient of D's loss, -target / p + (2 - target) / (1 - p), is 0.
     loss_d = -target * math.log(best) - (2 - target) * math.log(1 - best)
     row = {"epoch": 1, "loss D": 1.0, "loss G": 1.0, "D(x)": 0.7, "D(G(z))": 0.2}
@@ -306,17 +243,13 @@ def test_lines_in_the_curves_are_where_d_can_only_guess(tricks, constants):
     assert drawn == pytest.approx([loss_d, -math.log(best), best, best], abs=5e-4)
 
 
-@pytest.mark.parametrize(
-    ("tricks", "d_real", "warned"),
-    [(["label_smoothing"], 0.88, 1), (["label_smoothing"], 0.84, 0), (["feature_matching"], 1, 0)],
-)
-def test_whether_d_has_won_depends_on_what_the_tricks_ask_of_it(
-    tricks, d_real, warned, constants, digits
-):
-    constants(TRICKS=tricks)
+def test_whether_d_has_won_depends_on_what_the_tricks_ask_of_it(constants, digits):
     frame = digits[:, 0].add(1).mul(127.5).byte()
-    gan = SimpleNamespace(history=[{"D(x)": d_real, "D(G(z))": 0.04}] * 3, frames=[frame])
-    assert len(script.diagnose(gan, digits)) == warned
+    cases = ("label_smoothing", 0.88, 1), ("label_smoothing", 0.84, 0), ("feature_matching", 1, 0)
+    for trick, d_real, warned in cases:
+        constants(TRICKS=[trick])
+        gan = SimpleNamespace(history=[{"D(x)": d_real, "D(G(z))": 0.04}] * 3, frames=[frame])
+        assert len(script.diagnose(gan, digits)) == warned, (trick, d_real)
 
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
@@ -324,12 +257,13 @@ def test_spectral_norm_keeps_the_largest_singular_value_of_each_layer_at_one(
     discriminator, digits, constants, rng
 ):
     constants(DISCRIMINATOR=discriminator, LEARNING_RATE=2e-3, TRICKS=["spectral_norm"])
-    gan = trained(digits, rng, 10)
-    gan.discriminator.eval()  # No power iteration any more.
+    gan = trained(digits[:6], rng, 6)
+    for _ in range(30):  # One iteration a step lags a little, so let it catch up.
+        gan.discriminator(digits[:2])
     layers = [m for m in gan.discriminator.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(layers) == (4 if discriminator == "hidden" else 3)
     norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2).item() for m in layers]
-    assert norms == pytest.approx([1] * len(layers), abs=0.15)  # One iteration lags a little.
+    assert norms == pytest.approx([1] * len(layers), abs=0.05)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in gan.discriminator.modules())
     before = [m.parametrizations.weight.original.flatten(1) for m in layers]
     assert any(abs(torch.linalg.matrix_norm(w, 2).item() - 1) > 0.2 for w in before)
@@ -360,7 +294,6 @@ def test_minibatch_stddev_adds_a_map_with_the_mean_deviation(discriminator, digi
 
 def test_feature_matching_is_the_squared_distance_of_the_means():
     real_features, fake_features = torch.zeros(4, 128), torch.zeros(6, 128)
-    assert script.feature_matching(real_features, real_features) == 0
     fake_features[:3, 5], fake_features[:, 7] = 4, 3  # Means 2 and 3.
     assert script.feature_matching(real_features, fake_features) == 2**2 + 3**2
 
@@ -399,24 +332,19 @@ def test_historical_averaging_adds_the_pull_worked_out_by_hand():
     assert seen == pytest.approx([0.5, 0.5, 0.5 - 2e-4 * 1, 0.5 + 2e-4 * 4], abs=1e-7)
 
 
-def test_historical_averaging_pulls_both_networks_and_only_if_asked(
-    digits, constants, rng, monkeypatch
-):
+def test_historical_averaging_pulls_both_networks(digits, constants, rng):
     pulled = []
-    monkeypatch.setattr(script, "historical_averaging", lambda optimizer, *_: pulled.append(optimizer))
-    trained(digits[:4], rng, 1)
-    assert pulled == []
-    constants(TRICKS=["historical_averaging"])
+    note = lambda optimizer, *_: pulled.append(optimizer)  # noqa: E731
+    constants(TRICKS=["historical_averaging"], historical_averaging=note)
     gan = trained(digits[:4], rng, 1)
     assert pulled == [gan.optimizer_d, gan.optimizer_g]
 
 
 def test_ttur_lets_d_learn_four_times_as_fast(constants):
-    for tricks, expected in (([], [1e-3, 1e-3]), (["ttur"], [0.5e-3, 2e-3])):
-        constants(LEARNING_RATE=1e-3, TRICKS=tricks)
-        gan = script.build_gan(CPU)
-        rates = [part.param_groups[0]["lr"] for part in (gan.optimizer_g, gan.optimizer_d)]
-        assert rates == expected
+    constants(LEARNING_RATE=1e-3, TRICKS=["ttur"])
+    gan = script.build_gan(CPU)
+    rates = [part.param_groups[0]["lr"] for part in (gan.optimizer_g, gan.optimizer_d)]
+    assert rates == [0.5e-3, 2e-3]
 
 
 def test_frequency_separation_shows_d_the_image_and_its_detail(digits, constants):
@@ -424,7 +352,7 @@ def test_frequency_separation_shows_d_the_image_and_its_detail(digits, constants
     network = script.Discriminator()
     flat = torch.full((2, 1, 28, 28), 0.3)
     seen = inputs_of(network.first, lambda: network(flat))
-    assert seen[:, :1].equal(flat) and seen.shape == (2, 2, 28, 28)
+    assert seen.shape == (2, 2, 28, 28) and seen[:, :1].equal(flat)
     assert seen[:, 1].abs().max() < 1e-6, "up to the very border"
     dot = torch.full((2, 1, 28, 28), -1.0)
     dot[:, :, 14, 14] = 1  # Its blur is 2 / 25 higher in the 5 x 5 pixels around it.
@@ -435,33 +363,26 @@ def test_frequency_separation_shows_d_the_image_and_its_detail(digits, constants
 
 
 # Tricks: together
-@pytest.mark.parametrize("generator", ["mlp", "conv"])
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-def test_with_all_tricks_a_step_works_where_nothing_lies_on_the_cpu(
-    generator, discriminator, digits, constants, rng, meta
-):
-    constants(GENERATOR=generator, DISCRIMINATOR=discriminator, TRICKS=TRICKS)
+def test_with_all_tricks_a_step_works_off_the_cpu(discriminator, digits, constants, rng, meta):
+    constants(GENERATOR="conv", DISCRIMINATOR=discriminator, TRICKS=TRICKS)
     gan = script.build_gan(meta)
     for _ in range(2):
         assert script.train_step(gan, digits.to(meta), rng).is_meta
     assert all(tensor.is_meta for tensor in gan.average.state_dict().values())
 
 
-@pytest.mark.parametrize("tricks", [[], TRICKS], ids=["no tricks", "all tricks"])
-def test_with_tricks_a_resumed_run_is_bit_for_bit_the_unbroken_one(
-    tricks, digits, constants, tmp_path
-):
-    constants(GENERATOR="conv", DISCRIMINATOR="pool", TRICKS=tricks, BATCH_SIZE=4)
+def test_with_all_tricks_a_resumed_epoch_is_bit_for_bit_that_of_an_unbroken_run(digits, constants):
+    constants(GENERATOR="conv", DISCRIMINATOR="pool", TRICKS=TRICKS, BATCH_SIZE=4)
     whole, resumed = script.build_gan(CPU), script.build_gan(CPU)
     script.train_epoch(whole, digits, 1)
-    whole.made_with = resumed.made_with = {}
-    state = {name: part.state_dict() if hasattr(part, "state_dict") else part
-             for name, part in vars(whole).items()}
-    torch.save(state, tmp_path / "checkpoint.pt")
+    for name in NETWORKS + ["optimizer_g", "optimizer_d"]:
+        state = copy.deepcopy(getattr(whole, name).state_dict())
+        getattr(resumed, name).load_state_dict(state)
+    resumed.step = whole.step
     means = script.train_epoch(whole, digits, 2)  # Steps 5 to 9: one of them has the penalty.
-    script.load_checkpoint(resumed, tmp_path / "checkpoint.pt")
     assert script.train_epoch(resumed, digits, 2) == means
-    for name in ("generator", "discriminator", "average"):
+    for name in NETWORKS:
         assert same(weights(getattr(whole, name)), weights(getattr(resumed, name))), name
 
 
@@ -472,33 +393,28 @@ def test_walks_go_from_sample_to_sample_through_usual_latents(digits, constants,
     samples = generate(gan.average, latents).int()
     monkeypatch.setattr(script, "generate", lambda *args: drawn.append(args) or generate(*args))
     walks = script.interpolate(gan, CPU)
-    assert walks.shape == (80, 28, 28) and walks.dtype == torch.uint8
+    assert walks.shape == (80, 28, 28) and walks.dtype == torch.uint8 and drawn[0][0] is gan.average
     walks = walks.int().view(8, 10, 28, 28)
     assert (walks[:, 0] - samples[0:16:2]).abs().max() <= 1, "starts with sample 1, 3, ..."
     assert (walks[:, 9] - samples[1:16:2]).abs().max() <= 1, "ends with sample 2, 4, ..."
-    assert drawn[0][0] is gan.average
     latents = drawn[0][1].view(8, 10, -1)
     lengths = latents.square().mean((0, 2)).sqrt()
     assert lengths == pytest.approx([1] * 10, abs=0.1), "as long as random latents"
     jumps = (latents[:, 1:] - latents[:, :-1]).norm(dim=2)
-    assert jumps.max() < 1.3 * jumps.min(), "in equal steps"
+    assert (jumps.amax(1) < 1.3 * jumps.amin(1)).all(), "in equal steps"
     monkeypatch.setattr(script, "generate", lambda network, latents: latents)
     assert script.interpolate(gan, "meta").is_meta, "they are made where the networks are"
 
 
-def test_neighbours_are_the_nearest_training_images_nearest_first(digits, constants, rng):
-    samples = digits[:8]
-    gan = SimpleNamespace(frames=[None, samples[:, 0].add(1).mul(127.5).round().byte()])
+def test_neighbours_are_the_nearest_training_images_nearest_first(digits):
+    gan = SimpleNamespace(frames=[None, digits[:8, 0].add(1).mul(127.5).round().byte()])
     images = torch.full((10_008, 1, 28, 28), -1.0)  # More than are compared at once.
-    for number, place in enumerate((10_000, 100, 5_000, 50, 10_005, 7, 9_999)):
-        images[place] = samples[3] + number / 20
+    places = [10_000, 100, 5_000, 50, 10_005, 7, 9_999]
+    for number, place in enumerate(places):
+        images[place] = digits[3] * (1 - number / 20)
     rows = script.find_neighbours(gan, images)
     assert rows.shape == (64, 28, 28) and rows.dtype == torch.uint8
-    rows = rows.view(8, 8, 28, 28)
-    assert rows[:, 0].equal(gan.frames[-1])
-
-
-def test_a_few_images_have_as_few_neighbours(digits):
-    gan = SimpleNamespace(frames=[digits[:8, 0].add(1).mul(127.5).round().byte()])
-    rows = script.find_neighbours(gan, digits[:3]).view(8, 4, 28, 28)
-    assert rows[:3, 1].equal(rows[:3, 0]), "the nearest one to an image is that image"
+    rows, expected = rows.view(8, 8, 28, 28), images[places, 0].add(1).mul(127.5).round().byte()
+    assert rows[:, 0].equal(gan.frames[-1]) and rows[3, 1:].equal(expected)
+    few = script.find_neighbours(gan, digits[:3]).view(8, 4, 28, 28)
+    assert few[:3, 1].equal(few[:3, 0]), "of three images, three are the nearest"

@@ -2,19 +2,18 @@
 
 Run it:  python docs/make/experiments.py gan     (One or several groups of the table below.)
 
-An experiment is a copy of a script with some of its lines changed. Copies of one experiment that
-differ in any line of code have folders of their own: outputs/experiments/GROUP/NAME_SEED_HASH. So
-what is finished is not run again, what was interrupted goes on, and nothing is ever mixed in that
-other code made. (The hash leaves comments out. Another version of Python may make another hash.)
-The judge of compare_losses.py, which is trained once, measures the 10,000 images of each run. Its
-figures stand in outputs/experiments/GROUP.csv as soon as there are any, and belong to one judge.
-WORKERS experiments run at the same time, with a thread each.
+An experiment is a copy of a script with some of its lines changed. It trains in a folder of its
+own, outputs/experiments/SCRIPT_HASH. HASH stands for the copy's code without comments, so what is
+finished is not run again (also if another group has the same copy), what was interrupted goes on,
+and other code is never mixed in. The judge of compare_losses.py, which is trained once, measures
+the 10,000 images of each run. Its figures stand in outputs/experiments/GROUP.csv as soon as there
+are any, and belong to one judge. WORKERS experiments run at the same time, with a thread each.
 """
 
 import ast
+import collections
 import csv
 import datetime
-import functools
 import hashlib
 import os
 import platform
@@ -34,21 +33,24 @@ sys.path.insert(0, str(ROOT))
 import compare_losses  # noqa: E402  It is only found now.
 
 WORKERS = os.cpu_count()
-LOCK = threading.Lock()
 OUTPUT = Path("outputs", "experiments").absolute()
+compare_losses.OUTPUT_DIR = OUTPUT  # Where the judge is kept.
+MEASURING = threading.Lock()  # One at a time: precision and recall take much memory.
+TRAINING = collections.defaultdict(threading.Lock)  # One for each copy: two groups may have it.
+# The scripts as they are now: they may be edited while the experiments run.
+SOURCES = {name: (ROOT / f"{name}.py").read_text(encoding="utf-8")
+           for name in ("train_gan", "train_dcgan_variant", "compare_losses")}
+
+
+def epochs_of(text):
+    """The constant EPOCHS in the text of a script."""
+    return int(re.search(r"(?m)^EPOCHS = (\d+)", text)[1])
 
 
 def entry(loss, **settings):
     """The changes that train one loss of compare_losses.py with other settings in its entry."""
-    guard = 'if __name__ == "__main__":\n'
-    new = f"""def loss_table(table=loss_table):
-    entries = table()
-    vars(entries[{loss!r}]).update({settings})
-    return entries
-
-
-"""
-    return {"LOSSES": (loss,), guard: new + guard}
+    new = f"LOSS_TABLE[{loss!r}] = replace(LOSS_TABLE[{loss!r}], **{settings})\n"
+    return {"LOSSES": [loss], "if __name__ ==": f"{new}if __name__ =="}
 
 
 def rates(rate_d, rate_g=None, **others):
@@ -56,210 +58,214 @@ def rates(rate_d, rate_g=None, **others):
     return {"critic_lr": rate_d, "generator_lr": rate_g or rate_d, **others}
 
 
-def extension(number):
-    """The changes of a diff in docs/extensions.md: what each piece of it replaces, and by what."""
+def one_by_one(**constants):
+    """An experiment for each value of each constant, and one without a change."""
+    return {"as it is": {}, **{f"{name} = {value!r}": {name: value}
+                               for name, values in constants.items() for value in values}}
+
+
+def extension(title):
+    """The changes of the diff below a heading of docs/extensions.md: new text by the old one."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
-    diff = re.findall(r"^```diff\n(.*?)^```$", page, re.M | re.S)[number]
+    diff = re.search(r"^```diff\n(.*?)^```$", page.split(f"\n## {title}")[1], re.M | re.S)[1]
     pieces = [piece.splitlines()[1:] for piece in re.split(r"^@@", diff, flags=re.M)[1:]]
-    return {"\n".join(line[1:] for line in piece if line[:1] != "+"):
-            "\n".join(line[1:] for line in piece if line[:1] != "-") for piece in pieces}  # fmt: skip
+    return {"\n".join(line[1:] for line in piece if line[:1] in " -"):
+            "\n".join(line[1:] for line in piece if line[:1] in " +") for piece in pieces}
 
 
+GAN = {"script": "train_gan", "epochs": 4, "seeds": [0]}
+DCGAN = {"script": "train_dcgan_variant", "epochs": 3, "seeds": [0]}
+TRICK = {**DCGAN, "seeds": [0, 1, 2]}
+LOSSES = {"script": "compare_losses", "epochs": None, "seeds": [0, 1, 2]}
+LOG = ["loss D", "loss G", "D(x)", "D(G(z))"]  # Columns of history.csv.
+GAN_EPOCHS, DCGAN_EPOCHS = map(epochs_of, list(SOURCES.values())[:2])
+# The tutorials' settings. Batches of 128 need twice the epochs for as many steps as the defaults.
 A = {"BATCH_SIZE": 128, "LEARNING_RATE": 2e-4, "BETAS": (0.5, 0.999), "R1": 0, "AVERAGE": 0}
-B = {**A, "BATCH_SIZE": 64, "BETAS": (0.9, 0.999), "GENERATOR_HIDDEN": (128,),
-     "DISCRIMINATOR_HIDDEN": (128,)}  # fmt: skip
+B = {**A, "BATCH_SIZE": 64, "BETAS": (0.9, 0.999), "GENERATOR_HIDDEN": [128],
+     "DISCRIMINATOR_HIDDEN": [128]}
 C = {**A, "DISCRIMINATOR": "flatten"}
-TRICKS = ("label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
-          "historical_averaging", "ttur", "frequency_separation")  # fmt: skip
-ONE_EACH = {"none": {}, **{trick: {"TRICKS": (trick,)} for trick in TRICKS}}
-SOME_EACH = {name: ONE_EACH[name] for name in ("none", "spectral_norm", "ttur")}
-GAN = {"script": "train_gan", "epochs": 4, "seeds": (0,)}
-DCGAN = {"script": "train_dcgan_variant", "epochs": 3, "seeds": (0,)}
-OLD, FAST = {"betas": (0.5, 0.999)}, {"betas": (0.0, 0.99)}
-ADAMS = [rates(5e-4, **OLD), rates(1e-3, **OLD), rates(2e-3, **OLD), rates(1e-3, **FAST)]
-SEARCH = {
+RATE, R1, MEAN = {"LEARNING_RATE": 1e-3}, {"R1": 0.3}, {"AVERAGE": 8}
+ADAM, HIDDEN = {"BETAS": (0.0, 0.99)}, {"DISCRIMINATOR": "hidden"}
+CURES = {"as it is": {}, "rate": RATE, "R1": R1, "average": MEAN,
+         "rate, R1, average": {**RATE, **R1, **MEAN},
+         "rate, R1, average, Adam": {**RATE, **R1, **MEAN, **ADAM}}
+SATURATING = {"return F.binary_cross_entropy_with_logits(fake_logits, torch.ones":
+              "return -F.binary_cross_entropy_with_logits(fake_logits, torch.zeros"}
+NO_NORM = {'nn.Identity if "spectral_norm" in TRICKS else nn.BatchNorm2d': "nn.Identity"}
+TRICKS = {"none": {}, **{trick: {"TRICKS": [trick]} for trick in (
+    "label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
+    "historical_averaging", "ttur", "frequency_separation")}}
+SOME_TRICKS = {name: TRICKS[name] for name in ("none", "spectral_norm", "ttur")}
+ADAMS = [*(rates(rate, betas=(0.5, 0.999)) for rate in (5e-4, 1e-3, 2e-3)), rates(1e-3)]
+LOSS_SEARCH = {
     "BCE": ADAMS, "LSGAN": ADAMS, "hinge": ADAMS,
     "BCE-R1": [rates(5e-4), rates(1e-3), rates(2e-3), rates(1e-3, r1=1.0)],
     "WGAN": [rates(5e-5), rates(5e-5, 1e-3), rates(1e-4, 1e-3), rates(2e-4, 1e-3)],
     "R3GAN": [rates(1e-3), rates(1e-3, r1=0.3, r2=0.3), rates(1e-3, r1=0.1, r2=0.1), rates(2e-3)],
-    "WGAN-GP": [rates(1e-4), rates(5e-4), rates(1e-3), rates(1e-3, **FAST)],
-}  # fmt: skip
-
-# Each group: a script, its epochs and seeds (None: as many as the script itself has), what all of
-# its experiments change, and what each one does. NAME: value sets a constant. Any other text is
-# replaced in the script, where it must stand once. With "search", the GAN does not see the last
-# sixth of the training images, and is measured against these.
+    "WGAN-GP": [rates(1e-4), rates(5e-4), rates(1e-3), rates(1e-3, betas=(0.0, 0.99))]}
+SEARCHED = one_by_one(LEARNING_RATE=[1e-3, 2e-3, 3e-3], R1=[0.1, 0.3, 1], BATCH_SIZE=[32, 64, 128],
+                      TRICKS=[["minibatch_stddev"]], DISCRIMINATOR=["hidden", "flatten", "pool"])
+SEARCH = {"epochs": 5, "seeds": [0], "search": True}
+# Each group: a script, its epochs (None: the script's own) and seeds, what "all" of its experiments
+# change, and what "each" does, which may also have another script, epochs or seeds. NAME: value
+# sets a constant. Any other text is replaced in the script, where it must stand once. If "search",
+# the GAN does not see the last sixth of the training images, and is measured against these.
 GROUPS = {
-    "defaults": {**GAN, "epochs": None, "seeds": tuple(range(10)), "each": {"as it is": {}}},
-    "defaults_dcgan": {**DCGAN, "epochs": None, "seeds": tuple(range(5)), "each": {"mlp": {}}},
-    "conv": {**DCGAN, "epochs": 15, "each": {"conv": {"GENERATOR": "conv"}}},
-    "longer": {**GAN, "epochs": 50, "each": {"50 epochs": {}}},
-    "defaults_drawn": {**GAN, "epochs": None, "all": {"DATASET": "drawn"}, "each": {"drawn": {}}},
+    "defaults": {**GAN, "epochs": None, "seeds": range(10), "each": {"train_gan.py": {}}},
+    "defaults_dcgan": {**DCGAN, "epochs": None, "seeds": range(5), "each": {"mlp": {}}},
+    "conv": {**DCGAN, "epochs": None, "seeds": range(3), "each": {"conv": {"GENERATOR": "conv"}}},
+    "longer": {**GAN, "epochs": 2 * GAN_EPOCHS, "each": {"twice the epochs": {}}},
+    "losses": {**LOSSES, "each": {loss: {"LOSSES": [loss]} for loss in (
+        "BCE", "LSGAN", "WGAN", "hinge", "BCE-R1", "R3GAN", "R3GAN-lazy")}},
     # As many steps as the default runs have, and then the tutorials' own epochs.
-    "tutorials": {**GAN, "each": {"A": {**A, "EPOCHS": 28}, "B": {**B, "EPOCHS": 14}}},
-    "tutorial_c": {**DCGAN, "seeds": (42,), "all": C, "each": {"C": {"EPOCHS": 16}}},
-    "tutorials_whole": {**GAN, "each": {"A": {**A, "EPOCHS": 100}, "B": {**B, "EPOCHS": 100}}},
-    "tutorial_c_whole": {**DCGAN, "seeds": (42,), "all": C, "each": {"C": {"EPOCHS": 50}}},
+    "tutorials": {**GAN, "epochs": GAN_EPOCHS, "each": {
+        "A": {**A, "epochs": 2 * GAN_EPOCHS}, "B": B}},
+    "tutorial_c": {**DCGAN, "seeds": [42], "epochs": 2 * DCGAN_EPOCHS, "each": {"C": C}},
+    "tutorials_whole": {**GAN, "epochs": 100, "each": {"A": A, "B": B}},
+    "tutorial_c_whole": {**DCGAN, "seeds": [42], "epochs": 50, "each": {"C": C}},
     "gan": {**GAN, "each": {
-        "as it is": {},
-        "LEARNING_RATE = 2e-4": {"LEARNING_RATE": 2e-4},
-        "LEARNING_RATE = 5e-3": {"LEARNING_RATE": 5e-3},
-        "BATCH_SIZE = 1024": {"BATCH_SIZE": 1024},
-        "BETAS = (0.9, 0.999)": {"BETAS": (0.9, 0.999)},
-        "R1 = 0": {"R1": 0},
-        "R1 = 100": {"R1": 100},
-        "AVERAGE = 0": {"AVERAGE": 0},
-        "LATENT_DIM = 2": {"LATENT_DIM": 2},
-        "DISCRIMINATOR_HIDDEN = (16,)": {"DISCRIMINATOR_HIDDEN": (16,)},
-        "G minimises log(1 - D)": {
-            "return F.binary_cross_entropy_with_logits(fake_logits, torch.ones":
-            "return -F.binary_cross_entropy_with_logits(fake_logits, torch.zeros"},
-        "ten steps of G": {
-            "    loss_g = generator_step(gan.gen": """    for _ in range(10):
-        latents = sample_latents(len(real_images), gan.latents_rng, real_images.device)
+        **one_by_one(
+            LEARNING_RATE=[2e-4, 5e-3], BATCH_SIZE=[1024], BETAS=[(0.5, 0.999), (0.9, 0.999)],
+            R1=[0, 100], AVERAGE=[0], LATENT_DIM=[2], DISCRIMINATOR_HIDDEN=[[16]]),
+        "R1 = 0, BETAS = (0.5, 0.999)": {"R1": 0, "BETAS": (0.5, 0.999)},
+        "G minimises log(1 - D)": SATURATING,
+        "ten steps of G": {"    loss_g = generator_step(gan.gen": """    for _ in range(10):
+        latents = sample_latents(len(real_images), rng, real_images.device)
         fake_images = gan.generator(latents)
         loss_g = generator_step(gan.gen"""},
-        "images from 0 to 1": {".div_(127.5).sub_(1)  # [N": ".div_(255)  # [N"},
-    }},
-    "extensions": {**GAN, "epochs": None, "each": {"conditional": extension(0)}},
-    "lab": {**GAN, "seeds": (0, 1, 2, 3, 4), "each": {"R1 = 0.3": {}, "R1 = 0": {"R1": 0}}},
-    "lab_dcgan": {**DCGAN, "each": {"R1 = 0.3": {}, "R1 = 0": {"R1": 0}}},
+        "images from 0 to 1": {"(images).to(device)": "(images).add(1).div(2).to(device)"}}},
+    "lab_tasks": {**GAN, "each": {  # The numbers of the tasks in docs/lab.md.
+        "1, 6: R1 = 0.3": {"seeds": range(5)}, "6: R1 = 0": {"seeds": range(5), "R1": 0},
+        "2: tiny D": {"DISCRIMINATOR_HIDDEN": [16]}, "3: log(1 - D(G(z)))": SATURATING,
+        "4: R1 = 0.3": DCGAN, "4: R1 = 0": {**DCGAN, "R1": 0}}},
+    "extensions": {**GAN, "epochs": None, "each": {
+        "conditional": {"extension": "A conditional GAN", "seeds": [0, 1]}}},
     "cures_a": {**GAN, "epochs": 10, "all": A, "each": {
-        "tutorial A": {},
-        "rate": {"LEARNING_RATE": 1e-3},
-        "batch": {"BATCH_SIZE": 64},
-        "R1": {"R1": 0.3},
-        "average": {"AVERAGE": 8},
-        "rate, R1": {"LEARNING_RATE": 1e-3, "R1": 0.3},
-        "rate, average": {"LEARNING_RATE": 1e-3, "AVERAGE": 8},
-        "rate, R1, average": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8},
-        "all, Adam": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8, "BETAS": (0.0, 0.99)},
-    }},
+        **CURES, "batch": {"BATCH_SIZE": 64}, "rate, R1": {**RATE, **R1},
+        "rate, average": {**RATE, **MEAN}}},
     "cures_c": {**DCGAN, "all": C, "each": {
-        "tutorial C": {},
-        "rate": {"LEARNING_RATE": 1e-3},
-        "R1": {"R1": 0.3},
-        "average": {"AVERAGE": 8},
-        "hidden layer": {"DISCRIMINATOR": "hidden"},
-        "rate, R1, average": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8},
-        "all, hidden layer": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8,
-                              "DISCRIMINATOR": "hidden"},
-        "all but the hidden layer, Adam": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8,
-                                           "BETAS": (0.0, 0.99)},
-        "all, Adam": {"LEARNING_RATE": 1e-3, "R1": 0.3, "AVERAGE": 8, "BETAS": (0.0, 0.99),
-                      "DISCRIMINATOR": "hidden"},
-    }},
-    "tricks": {**DCGAN, "seeds": (0, 1, 2), "each": ONE_EACH},
-    "tricks_no_r1": {**DCGAN, "seeds": (0, 1, 2), "all": {"R1": 0}, "each": ONE_EACH},
-    # The convolutional G only for those that make a difference above.
-    "tricks_conv": {**DCGAN, "seeds": (0, 1, 2), "all": {"GENERATOR": "conv"}, "each": SOME_EACH},
-    "tricks_conv_no_r1": {**DCGAN, "seeds": (0, 1, 2), "all": {"GENERATOR": "conv", "R1": 0},
-                          "each": SOME_EACH},
-    "losses_search": {"script": "compare_losses", "epochs": 4, "seeds": (0,), "search": True,
-                      "each": {f"{loss}: {settings}": entry(loss, **settings)
-                               for loss, found in SEARCH.items() for settings in found}},
-}  # fmt: skip
+        **CURES, "hidden layer": HIDDEN,
+        "rate, R1, average, hidden layer": {**CURES["rate, R1, average"], **HIDDEN},
+        "all of them": {**CURES["rate, R1, average, Adam"], **HIDDEN}}},
+    "tricks": {**TRICK, "each": TRICKS},
+    # spectral_norm takes BatchNorm out of D, so "no_norm" does this alone.
+    "tricks_no_r1": {**TRICK, "all": {"R1": 0}, "each": {**TRICKS, "no_norm": NO_NORM}},
+    "tricks_conv": {**TRICK, "all": {"GENERATOR": "conv"}, "each": SOME_TRICKS},
+    "tricks_conv_no_r1": {**TRICK, "all": {"GENERATOR": "conv", "R1": 0}, "each": SOME_TRICKS},
+    "gan_search": {**GAN, **SEARCH, "each": one_by_one(
+        LEARNING_RATE=[5e-4, 1e-3, 2e-3], R1=[0, 0.1, 0.3, 1], BATCH_SIZE=[32, 64, 128],
+        AVERAGE=[4, 8, 16])},
+    "dcgan_search": {**DCGAN, **SEARCH, "each": SEARCHED},
+    "conv_search": {**DCGAN, **SEARCH, "all": {"GENERATOR": "conv"}, "each": SEARCHED},
+    "losses_search": {**LOSSES, **SEARCH, "epochs": 4, "each": {
+        f"{loss}: {settings}": entry(loss, **settings)
+        for loss, found in LOSS_SEARCH.items() for settings in found}},
+}
 
 
-@functools.cache
-def source(script):
-    """The text of a script, as it is when it is first read: it may be edited meanwhile."""
-    return (ROOT / f"{script}.py").read_text(encoding="utf-8")
+def settings_of(group, name):
+    """The plan of one experiment: that of its group, with what it has of its own."""
+    plan = {"search": False, "all": {}, **GROUPS[group]}
+    changes = {**plan["all"], **plan["each"][name]}
+    own = {key: changes.pop(key) for key in ("script", "epochs", "seeds") if key in changes}
+    if "extension" in changes:
+        changes |= extension(changes.pop("extension"))
+    return {**plan, **own, "changes": changes}
 
 
-def edited(script, changes):
-    """The text of a script after the changes, each of which must fit exactly one place."""
-    text = source(script)
-    docstring, mark, text = text.partition("# %% 3. Constants\n")
-    for old, new in changes.items():
-        if re.fullmatch("[A-Z][A-Z_0-9]*", old):
-            found = re.findall(rf"(?m)^{old} = .*$", text)
-            count, text = len(found), text.replace(f"\n{found[0]}\n", f"\n{old} = {new!r}\n")
-        else:
-            text, count = text.replace(old, new), text.count(old)
-        if count != 1:
-            raise SystemExit(f"{old!r} stands {count} times in {script}.py")
-    return docstring + mark + text
-
-
-def copy_of(plan, name, seed):
-    """The text of the script for one experiment."""
-    changes = {"RESUME": True, "OUTPUT_DIR": "run", "DATA_DIR": str(Path("data").absolute())}
-    changes |= {"EPOCHS": plan["epochs"]} if plan["epochs"] else {}
-    changes |= {**plan.get("all", {}), **plan["each"][name]}
+def copy_of(group, name, seed):
+    """The text of the script for one experiment. Each change must fit exactly one place."""
+    plan = settings_of(group, name)
     compares = plan["script"] == "compare_losses"
-    changes |= {"SEEDS": (seed,)} if compares else {"SEED": seed}
-    if plan.get("search"):  # In main() alone, where the training is called.
-        call = "            train(gans, images, " if compares else "            train(gan, images"
+    changes = {"OUTPUT_DIR": "runs", "DATA_DIR": str(Path("data").absolute()),
+               "EPOCHS": plan["epochs"] or epochs_of(SOURCES[plan["script"]])}
+    changes |= {"SEEDS": [seed]} if compares else {"SEED": seed}
+    if plan["search"]:  # In main() alone, where the training is called.
+        call = "    train(gans, images, " if compares else "    train(gan, images, "
         changes[call] = call.replace("images", "images[: len(images) * 5 // 6]")
-    return edited(plan["script"], changes)
+    start, mark, text = SOURCES[plan["script"]].partition("# %% 3. Constants\n")
+    for old, new in {**changes, **plan["changes"]}.items():
+        if re.fullmatch("[A-Z][A-Z_0-9]*", old):
+            lines = re.findall(rf"(?m)^{old} = .*$", text)
+            old, new = lines[0] if len(lines) == 1 else old, f"{old} = {new!r}"
+        if text.count(old) != 1:
+            raise SystemExit(f"{old!r} stands {text.count(old)} times in {plan['script']}.py")
+        text = text.replace(old, new)
+    return start + mark + text
 
 
 def code_hash(text):
     """A hash of a script's code, without its comments and docstrings."""
     tree = ast.parse(text)  # It has no comments. Docstrings do not count, either.
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                body[0] = ast.Pass()
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant("")
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
-def place(group, name, seed):
-    """The text of an experiment's copy, the hash of its code, and its folder."""
-    text = copy_of(GROUPS[group], name, seed)
-    code = code_hash(text)
-    return text, code, OUTPUT / group / re.sub("[^A-Za-z0-9.-]+", "_", f"{name} {seed} {code}")
+def place(group, name, seed, judge_hash=""):
+    """The text of an experiment's copy, what identifies its row, and the folder of its runs."""
+    text = copy_of(group, name, seed)
+    key = {"group": group, "name": name, "seed": str(seed), "judge": judge_hash,
+           "copy": code_hash(text)}
+    return text, key, OUTPUT / f"{settings_of(group, name)['script']}_{key['copy']}" / "runs"
 
 
-def run(judge, judge_hash, group, name, seed):
-    """Train one experiment, as far as that is still to be done. Adds its figures to GROUP.csv."""
-    text, code, folder = place(group, name, seed)
-    key = {"group": group, "name": name, "seed": str(seed), "judge": judge_hash, "copy": code}
-    if find(key):
-        return
-    (folder / "run").mkdir(parents=True, exist_ok=True)
-    shutil.copy(OUTPUT / "judge.pt", folder / "run")  # For compare_losses.py: it trains no other.
-    file = folder / f"{GROUPS[group]['script']}.py"
-    file.write_text(text, encoding="utf-8")
-    with open(folder / "log.txt", "a") as log:  # A finished run only writes its files again.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, file], cwd=folder, env=environment, stdout=log, stderr=log)
-    found = sorted((folder / "run").glob("generated*.npy"))
-    history = read(folder / "run" / "history.csv") if found else []
-    if not re.search(rf"(?m)^EPOCHS = {len(history)}\b", text):  # An error, or a Ctrl-C.
-        return print(f"{group}, {name}, seed {seed}: failed, see {folder / 'log.txt'}", flush=True)
-    with LOCK:  # Measuring sets PyTorch's one seed, so that it must happen one at a time.
-        figures = compare_losses.measure(judge, compare_losses.read_digits(found[0]))
-        write(key, history, figures)
-
-
-def write(key, history, figures):
-    """Add a row to GROUP.csv, and say so."""
-    row = {**key, "epochs": len(history), "date": datetime.date.today().isoformat(),
-           "torch": torch.__version__, "processor": processor(), **figures,
-           "seconds": sum(float(epoch["seconds"]) for epoch in history),
-           **{f"last {column}": history[-1].get(column) for column in
-              ("loss D", "loss G", "D(x)", "D(G(z))")}}  # fmt: skip
-    with open(OUTPUT / f"{key['group']}.csv", "a", newline="") as out:
-        writer = csv.DictWriter(out, row)
-        if not out.tell():
-            writer.writeheader()
-        writer.writerow(row)
-    print(f"{', '.join(key.values())}: distance {figures['distance']:.2f}", flush=True)
-
-
-def find(key):
-    """The rows of GROUP.csv that agree with key in each of its columns."""
-    file = OUTPUT / f"{key['group']}.csv"
-    rows = read(file) if file.exists() else []
-    return [row for row in rows if all(row[column] == value for column, value in key.items())]
+def latest(runs):
+    """The newest of the folders run_1, run_2, ... of a script. run_1 if there is none."""
+    return max(runs.glob("run_*"), key=lambda run: int(run.name[4:]), default=runs / "run_1")
 
 
 def read(file):
-    with open(file, newline="") as lines:
-        return list(csv.DictReader(lines))
+    """The rows of a CSV file, as dictionaries: none if there is no file."""
+    return list(csv.DictReader(file.read_text("utf-8").splitlines())) if file.exists() else []
+
+
+def find(key):
+    """The rows of GROUP.csv that agree with key in each of its columns: one at most."""
+    return [row for row in read(OUTPUT / f"{key['group']}.csv") if row.items() >= key.items()]
+
+
+def train(text, file, runs):
+    """Save a copy as file and train it, from the latest checkpoint in the folder runs, if any."""
+    runs.mkdir(parents=True, exist_ok=True)
+    shutil.copy(OUTPUT / "judge.pt", runs)  # For compare_losses.py: it trains no other.
+    resume = any(runs.glob("run_*/checkpoint*.pt"))
+    file.write_text(text.replace("\nRESUME = False", f"\nRESUME = {resume}"), encoding="utf-8")
+    with open(file.with_name("log.txt"), "a") as log:
+        subprocess.run([sys.executable, file], cwd=file.parent, stdout=log, stderr=log,
+                       env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def run(judge, judge_hash, group, name, seed):
+    """Train and measure one experiment, as far as that is still to be done: a row in GROUP.csv."""
+    text, key, runs = place(group, name, seed, judge_hash)
+    if find(key):
+        return
+    with TRAINING[key["copy"]]:
+        if len(read(latest(runs) / "history.csv")) < epochs_of(text):
+            train(text, runs.parent / f"{settings_of(group, name)['script']}.py", runs)
+    history = read(latest(runs) / "history.csv")
+    if len(history) < epochs_of(text):  # An error, or a Ctrl-C.
+        return print(f"{group}, {name}, seed {seed}: failed, see {runs.parent}/log.txt", flush=True)
+    if (file := latest(runs) / "comparison.md").exists():  # Of compare_losses.py: its last row.
+        cells = [line.split("|") for line in file.read_text("utf-8").splitlines() if "|" in line]
+        history[-1]["G itself"] = dict(zip(map(str.strip, cells[0]), cells[-1]))["G itself"]
+    (images,) = latest(runs).glob("generated*.npy")
+    with MEASURING:
+        figures = compare_losses.measure(judge, compare_losses.read_digits(images))
+        row = {**key, "epochs": len(history), "date": datetime.date.today().isoformat(),
+               "torch": torch.__version__, "processor": processor(), **figures,
+               "G itself": history[-1].get("G itself"), "D steps": history[-1].get("D steps"),
+               "seconds": sum(float(epoch["seconds"]) for epoch in history)}
+        for when, epoch in (("first", history[0]), ("last", history[-1])):
+            row |= {f"{when} {column}": epoch.get(column) for column in LOG}
+        with open(OUTPUT / f"{group}.csv", "a", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, row)
+            if not out.tell():
+                writer.writeheader()
+            writer.writerow(row)
+    print(f"{', '.join(key.values())}: distance {figures['distance']:.2f}", flush=True)
 
 
 def processor():
@@ -270,24 +276,33 @@ def processor():
 
 
 def table(group, judge_hash):
-    """The results of a group in Markdown: means over the seeds, and the range of the distance."""
-    plan, columns = GROUPS[group], {"readable": 2, "digits": 1, "precision": 2,
-                                    "recall": 2, "last loss D": 2, "last loss G": 2, "last D(x)": 2,
-                                    "last D(G(z))": 2, "seconds": 0}  # fmt: skip
-    lines = [["", "distance", *columns], ["---"] * (2 + len(columns))]
-    for name in plan["each"]:
-        rows = [row for seed in plan["seeds"] for row in find({
-            "group": group, "name": name, "seed": str(seed), "judge": judge_hash,
-            "copy": place(group, name, seed)[1]})]  # fmt: skip
-        if rows:
-            distances = sorted(float(row["distance"]) for row in rows)
-            spread = f" ({distances[0]:.2f} to {distances[-1]:.2f})" if len(rows) > 1 else ""
-            cells = [name, f"{statistics.mean(distances):.2f}{spread}"]
-            for column, digits in columns.items():
-                values = [float(row[column]) for row in rows if row[column]]
-                cells.append(f"{statistics.mean(values):.{digits}f}" if values else "")
-            lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """A group's results in Markdown: means over the seeds, and the range of the distance.
+
+    "More": how much larger it is than in the first row, over the seeds, with its standard error.
+    """
+    mean, first = statistics.mean, {}
+    columns = {"G itself": 2, "KID": 4, "IS": 2, "readable": 2, "digits": 1, "precision": 2,
+               "recall": 2, **{f"last {name}": 2 for name in LOG}, "D steps": 0, "seconds": 0}
+    lines = [["", "distance", "more", *columns]]
+    for name in GROUPS[group]["each"]:
+        rows = {seed: row for seed in settings_of(group, name)["seeds"]
+                for row in find(place(group, name, seed, judge_hash)[1])}
+        if not rows:  # It has failed.
+            continue
+        found = {seed: float(row["distance"]) for seed, row in rows.items()}
+        first = first or found
+        more = [found[seed] - first[seed] for seed in found if seed in first]
+        cells = [name, f"{mean(found.values()):.2f}", ""]
+        if len(found) > 1:
+            cells[1] += f" ({min(found.values()):.2f} to {max(found.values()):.2f})"
+        if len(more) > 1 and found is not first:
+            cells[2] = f"{mean(more):+.2f} ± {statistics.stdev(more) / len(more) ** 0.5:.2f}"
+        for column, digits in columns.items():
+            values = [float(row[column]) for row in rows.values() if row[column]]
+            cells.append(f"{mean(values):,.{digits}f}" if values else "")
+        lines.append(cells)
+    kept = [[head, "---", *cells] for head, *cells in zip(*lines) if any(cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*kept))
 
 
 def main():
@@ -295,24 +310,20 @@ def main():
     if not groups or set(groups) - set(GROUPS):
         raise SystemExit(f"Name one or several of these groups: {', '.join(GROUPS)}")
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    compare_losses.OUTPUT_DIR = str(OUTPUT)  # Where the judge is kept.
-    images, labels, data_name = compare_losses.load_images()
     for group in groups:
-        plan = GROUPS[group]
-        judge = compare_losses.prepare_judge(images, labels, data_name, bool(plan.get("search")))
-        weights = b"".join(part.numpy().tobytes() for part in judge.state_dict().values())
-        judge_hash = hashlib.sha256(weights).hexdigest()[:12]
+        judge = compare_losses.prepare_judge(*compare_losses.load_images())
         torch.set_num_threads(1)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            jobs = [pool.submit(run, judge, judge_hash, group, name, seed)
-                    for seed in plan["seeds"] for name in plan["each"]]  # fmt: skip
-            for job in jobs:
-                job.result()
-        real = compare_losses.measure(judge, judge.other_images[:10_000])
-        real = {figure: round(value, 3) for figure, value in real.items()}
-        print(f"\n{group}: {plan['epochs'] or 'all'} epochs, seeds {plan['seeds']}, "
-              f"{processor()}, torch {torch.__version__}\nReal images: {real}\n")  # fmt: skip
-        print(table(group, judge_hash), flush=True)
+        if GROUPS[group].get("search"):
+            judge.real_features = compare_losses.look_at(judge, judge.other_images)[0]
+            judge.other_images = compare_losses.load_images(train=False)[0]
+        judge_hash = hashlib.sha256((OUTPUT / "judge.pt").read_bytes()).hexdigest()[:12]
+        jobs = [(seed, number, name) for number, name in enumerate(GROUPS[group]["each"])
+                for seed in settings_of(group, name)["seeds"]]
+        with ThreadPoolExecutor(WORKERS) as pool:  # All of the first seed, then the second.
+            list(pool.map(lambda job: run(judge, judge_hash, group, job[2], job[0]), sorted(jobs)))
+        real = {"real images": [compare_losses.measure(judge, judge.other_images[:10_000])]}
+        print(f"\n{group}: {processor()}, torch {torch.__version__}, {datetime.date.today()}\n\n"
+              f"{compare_losses.figure_table(real)}\n{table(group, judge_hash)}", flush=True)
 
 
 if __name__ == "__main__":

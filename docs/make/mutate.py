@@ -1,15 +1,15 @@
 """Break the scripts in many small ways, and see which the tests do not notice.
 
-Run it:  python tests/mutate.py train_gan     (Or another script. It takes an hour or more.)
+Run it:  python docs/make/mutate.py train_gan     (Or another script. It takes an hour or more.)
 
 A mutant is a copy of the project in which one place of a script is changed: a number, an operator,
 a comparison, True and False, a condition turned round, a keyword argument or a whole call left out.
 The tests run on it until the first one fails. A mutant that none of them notices has survived, and
 is printed: either a test is missing, or the change makes no difference that matters. COUNT mutants
-are drawn at random, from all functions but those that only draw, print, show or warn. A function that
-stands in several scripts is broken in train_gan.py only, because a test holds the copies equal.
-That test and those of the README compare text and would notice anything, so they are left out, and
-so are the tests of the other scripts.
+are drawn at random, from all code but the constants and what only draws, prints, shows or warns. A
+function that stands in several scripts is broken in train_gan.py only, because a test holds the
+copies equal. That test and those of the pages would notice any change of text, so they are left
+out, and so are the tests of the other scripts.
 """
 
 import ast
@@ -25,30 +25,29 @@ COUNT = 60  # Mutants of a script.
 SEED = 0  # Which ones are drawn.
 WORKERS = 2  # Mutants at the same time.
 TIMEOUT = 300  # Seconds after which a mutant that hangs counts as noticed.
-ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = {"say", "show_progress", "draw_grid", "draw_curves", "draw_comparison", "figure_table",
-            "save_pictures", "diagnose"}
-FILES = {  # The tests that can notice, the quickest to do so first.
-    "train_gan": ["test_training.py", "test_files.py", "test_data.py", "test_promises.py",
-                  "test_accidents.py"],
-    "train_dcgan_variant": ["test_train_dcgan_variant.py", "test_training.py", "test_files.py",
-                            "test_promises.py", "test_accidents.py"],
-    "compare_losses": ["test_compare_losses.py", "test_files.py", "test_promises.py",
-                       "test_accidents.py"],
-}
-CHOICE = {  # Of them, those whose names say that they are for this script.
-    "train_gan": "not train_dcgan_variant and not compare_losses",
-    "train_dcgan_variant": "train_dcgan_variant",
-    "compare_losses": "compare_losses",
-}
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_OUT = {"show_progress", "diagnose", "draw_grid", "draw_curves", "draw_comparison",
+            "figure_table"}
+SCRIPTS = ["train_gan", "train_dcgan_variant", "compare_losses"]
+# The tests that can notice, the quickest to do so first. test_judge.py is for compare_losses.py.
+TESTS = ["test_judge.py", "test_gan.py", "test_losses.py", "test_networks.py", "test_data.py",
+         "test_run.py"]
 SWAPS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.Mod: "+", ast.Pow: "*",
          ast.FloorDiv: "*", ast.BitOr: "&", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">",
          ast.Eq: "!=", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in", ast.Is: "is not",
          ast.IsNot: "is"}
 
 
+def name_of(node):
+    """The name of a function, a class or a table at the top of a script. None for a constant."""
+    if isinstance(node, (ast.Assign, ast.AugAssign)):
+        target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+        return target.id if isinstance(node.value, (ast.Call, ast.Dict)) else None
+    return getattr(node, "name", None)
+
+
 def mutations(text, names):
-    """Every (start, end, new text) that is a mutation of the functions and classes with these names."""
+    """Every (start, end, new text) that is a mutation of what has one of these names."""
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line.encode()))
@@ -63,7 +62,7 @@ def mutations(text, names):
         return text.encode()[begin(node) : end(node)].decode()
 
     for top in ast.parse(text).body:
-        if getattr(top, "name", None) not in names:
+        if name_of(top) not in names:
             continue
         strings = {id(part) for node in ast.walk(top) if isinstance(node, ast.JoinedStr)
                    for part in ast.walk(node)}
@@ -73,7 +72,8 @@ def mutations(text, names):
             if isinstance(node, ast.Constant) and type(node.value) is bool:
                 yield begin(node), end(node), str(not node.value)
             elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-                yield begin(node), end(node), str(node.value + 1 if node.value < 3 else node.value * 2)
+                other = node.value + 1 if node.value < 3 else node.value * 2
+                yield begin(node), end(node), str(other)
             elif isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
                 yield end(node.left), begin(node.right), f" {SWAPS[type(node.op)]} "
             elif isinstance(node, ast.Compare) and len(node.ops) == 1:
@@ -109,11 +109,13 @@ def fate(name, text, mutation):
         return "no mutant"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "copy")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("outputs", ".*", "data", "*cache*"))
+        left_out = shutil.ignore_patterns("outputs", ".*", "data", "*cache*")
+        shutil.copytree(ROOT, copy, ignore=left_out)
         (copy / f"{name}.py").write_bytes(mutant)
+        others = " and ".join(f"not {other}" for other in SCRIPTS if other != name)
+        tests = TESTS if name == "compare_losses" else TESTS[1:]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
-                   "--deselect", "tests/test_promises.py::test_what_does_the_same_is_the_same_text",
-                   "-k", CHOICE[name], *[f"tests/{file}" for file in FILES[name]]]
+                   "-k", others, *[f"tests/{file}" for file in tests]]
         try:
             done = subprocess.run(command, cwd=copy, capture_output=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -124,11 +126,11 @@ def fate(name, text, mutation):
 def main():
     name = sys.argv[1]
     text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
-    names = {node.name for node in ast.parse(text).body if hasattr(node, "name")} - LEFT_OUT
+    names = {name_of(node) for node in ast.parse(text).body} - LEFT_OUT - {None}
     if name != "train_gan":
         first = (ROOT / "train_gan.py").read_text(encoding="utf-8")
-        names -= {node.name for node in ast.parse(first).body if hasattr(node, "name")
-                  and ast.get_source_segment(first, node) in text}
+        names -= {name_of(node) for node in ast.parse(first).body
+                  if name_of(node) and ast.get_source_segment(first, node) in text}
     found = sorted(set(mutations(text, names)))
     random.Random(SEED).shuffle(found)
     print(f"{name}.py: {len(found)} possible mutants in {', '.join(sorted(names))}", flush=True)
