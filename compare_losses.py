@@ -916,7 +916,8 @@ def prepare_judge(images, labels, data_name):
     mixed = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(3488238119))
     test_images = test_images[mixed].to(images.device)
     judge.real_features, probabilities = look_at(judge, test_images)
-    right = (probabilities.argmax(1) == test_labels[mixed]).double().mean().item()
+    right = probabilities.argmax(1) == torch.as_tensor(test_labels)[mixed]
+    right = right.double().mean().item()
     print(f"Judge     names {right:.1%} right of {len(mixed):,} test images\n")
     if right < 0.7:
         print("Warning: a judge that names so few right sees little. Do not trust its figures.")
@@ -940,15 +941,15 @@ def read_digits(source):
     except Exception as error:  # Another kind of file, or a damaged one: it fails in many ways.
         name = source if isinstance(source, (str, Path)) else f"This {type(source).__name__}"
         raise SystemExit(f"{name} cannot be read: {error!r:.200}. {wanted}") from None
-    for part in parts:
-        if 784 not in (part.numel(), part[:1].numel()):
-            raise SystemExit(f"Images of shape {list(part.shape)} cannot be measured. {wanted}")
+    fit = all(part.numel() / 784 in (1, part.shape[:1].numel()) for part in parts)
+    if not fit or sum(part.numel() for part in parts) < 100 * 784:
+        shapes = ", ".join(str(list(part.shape)) for part in parts[:3])
+        raise SystemExit(f"Images of shape {shapes or 'nothing'} cannot be measured. {wanted}")
     images = torch.cat([part.reshape(-1, 1, 28, 28) for part in parts])[:10_000]
     low, high, kind = images.min().item(), images.max().item(), images.dtype
     if kind == torch.uint8:
         images = images.float().div_(127.5).sub_(1)  # As load_images does.
-    if len(images) < 100 or images.min() < -1.01 or not images.is_floating_point() or (
-            kind != torch.uint8 and not low < 0 <= 1.01 - high):
+    elif not images.is_floating_point() or not -1.01 <= low < 0 <= 1.01 - high:
         raise SystemExit(f"{len(images)} images of {kind} from {low:g} to {high:g} cannot be "
                          f"measured. {wanted}")
     if images.mean() > 0 or images.std(0).mean() < 0.1:

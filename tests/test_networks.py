@@ -334,10 +334,10 @@ def test_historical_averaging_adds_the_pull_worked_out_by_hand():
 
 def test_historical_averaging_pulls_both_networks(digits, constants, rng):
     pulled = []
-    note = lambda optimizer, *_: pulled.append(optimizer)  # noqa: E731
+    note = lambda optimizer, *_: pulled.append((optimizer, len(optimizer.state)))  # noqa: E731
     constants(TRICKS=["historical_averaging"], historical_averaging=note)
     gan = trained(digits[:4], rng, 1)
-    assert pulled == [gan.optimizer_d, gan.optimizer_g]
+    assert pulled == [(gan.optimizer_d, 0), (gan.optimizer_g, 0)], "each before its first step"
 
 
 def test_ttur_lets_d_learn_four_times_as_fast(constants):
