@@ -83,8 +83,8 @@ import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
-# With GNU's OpenMP, waiting threads give way sooner, so other programs slow the training down less.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Waiting threads of GNU's OpenMP give way sooner, so other programs slow the training down less.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import matplotlib
 import numpy as np
