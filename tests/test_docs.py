@@ -85,12 +85,6 @@ def test_links_anchors_and_pictures_exist(page):
 
 
 @every_page
-def test_lines_wrap_at_100_columns(page):
-    kept_whole = r"\||!\[|\[!|.*[\u4e00-\u9fff]"  # Tables, pictures, and Chinese without spaces.
-    assert not [line for line in prose(page) if len(line) > 100 and not re.match(kept_whole, line)]
-
-
-@every_page
 def test_constants_and_their_values_are_those_that_a_script_accepts(page, monkeypatch):
     for line in prose(page):
         for setting in SETTING.findall(line):

@@ -192,15 +192,6 @@ def test_a_conditional_run_goes_on_bit_for_bit_and_the_python_of_the_page_reads_
     assert re.search(r"^read as asked: [01]\.\d+$", capsys.readouterr().out, re.M)
 
 
-def test_a_conditional_run_does_not_go_on_from_one_without_labels(conditional, tiny, monkeypatch):
-    plain = importlib.import_module("train_gan")
-    set_constants(monkeypatch, tiny(plain), {"EPOCHS": 1, "LATENT_DIM": 18})
-    plain.main()
-    set_constants(monkeypatch, tiny(conditional), {"RESUME": True, "LATENT_DIM": 18})
-    with pytest.raises(SystemExit, match="checkpoint.pt cannot be used"):
-        conditional.main()
-
-
 # Pictures of one's own
 
 RAMP = np.arange(784, dtype=np.uint8).reshape(28, 28)
@@ -259,17 +250,6 @@ def test_pictures_become_grey_images_of_28_by_28_and_what_is_none_is_skipped(
     assert capsys.readouterr().out.splitlines() == [printed]
 
 
-@no_pictures
-def test_for_other_strokes_there_are_the_lines_of_the_page(folder, load, monkeypatch):
-    text, ramp = applied(DIFFS["own pictures"]), torch.from_numpy(RAMP)
-    (old,) = re.findall(r"^ +pictures\.append\(.*$", text, re.M)
-    for_dark, for_white = re.findall(r"^ +pictures\.append\(.*$", PAGE, re.M)
-    for line, first, black in ((for_dark, 255 - ramp, ramp), (for_white, ramp, 0 * ramp)):
-        images = read(load("train_gan", text.replace(old, line)), folder, monkeypatch)
-        torch.testing.assert_close(images[0], first / 127.5 - 1)
-        torch.testing.assert_close(images[4], black / 127.5 - 1)
-
-
 def test_a_folder_without_pictures_is_one_line(extended, monkeypatch, tmp_path):
     script = extended("own pictures")
     monkeypatch.setattr(script, "DATA_DIR", str(tmp_path / "nothing"))
@@ -315,24 +295,6 @@ def test_noise_changes_a_step_only_if_named_and_until_it_has_faded(extended, ima
             alike = same(after_a_step(script, step), after_a_step(plain, step))
             assert alike == (step not in changed)
     assert "    instance_noise " in script.__doc__ and "\n[Sonderby] " in script.__doc__
-
-
-def test_d_sees_other_noise_on_each_image_and_less_of_it_later(extended, images, rng, monkeypatch):
-    script = extended("instance noise")
-    monkeypatch.setattr(script, "TRICKS", ["instance_noise"])
-    for step, share in ((0, 1.0), (1500, 0.5)):
-        gan, made, seen = script.build_gan(CPU), [], []
-        gan.step = step + 1  # A step without R1, so that D looks at each batch once.
-        gan.generator.register_forward_hook(lambda layer, inputs, result: made.append(result))
-        gan.discriminator.first.register_forward_pre_hook(lambda layer, x: seen.append(x[0]))
-        script.train_step(gan, images, rng)
-        script.train_step(gan, images, rng)
-        assert seen[2].equal(seen[1]), "G learns from what D has seen"
-        noises = [seen[0] - images, seen[1] - made[0].detach(), seen[3] - images]
-        for noise in noises:
-            assert noise.std().item() == pytest.approx(0.5 * share, rel=0.03)
-        for first, second in itertools.combinations(noises, 2):
-            assert abs((first * second).mean().item()) < 0.01 * share, "always new noise"
 
 
 def test_the_new_loss_can_be_chosen_and_has_the_values_worked_out_by_hand(extended, monkeypatch):

@@ -7,7 +7,6 @@ import io
 import itertools
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import compare_losses as compare
 import pytest
@@ -143,19 +142,6 @@ def test_each_network_learns_at_the_rate_and_with_the_optimizer_of_its_entry(nam
         assert group.get("betas", loss.betas) == loss.betas
         assert group.get("momentum", 0) == 0, "WGAN learns without a memory of earlier gradients"
         assert [id(w) for w in group["params"]] == [id(w) for w in network.parameters()]
-
-
-def test_a_loss_of_your_own_takes_an_entry_of_two_lines(images, monkeypatch):
-    monkeypatch.setitem(LOSS_TABLE, "mine", Loss(  # [LSGAN, eq. 9] with the targets -1, 1 and 0.
-        critic=lambda real, fake: ((real - 1).square().mean() + (fake + 1).square().mean()) / 2,
-        generator=lambda real, fake: fake.square().mean() / 2, optimizer=torch.optim.AdamW))
-    monkeypatch.setattr(compare, "LOSSES", ["mine"])
-    compare.check_constants()
-    gan = compare.build_gan(CPU, "mine", 0)
-    for optimizer in (gan.optimizer_d, gan.optimizer_g):
-        assert isinstance(optimizer, torch.optim.AdamW)
-        assert [optimizer.param_groups[0][key] for key in ("lr", "betas")] == [1e-3, (0.0, 0.99)]
-    assert torch.stack(train_steps(gan, images, 2)).isfinite().all() and gan.d_steps == 2
 
 
 # Penalties
@@ -353,20 +339,6 @@ def test_the_critic_ends_without_a_sigmoid_and_scores_each_image_by_itself(image
     assert critic(100 * images).abs().max() > 1
 
 
-def test_the_average_of_g_has_counted_all_steps_and_disturbs_none(images, monkeypatch):
-    path, ends = [], []
-    record(monkeypatch, "generator_step", path,
-           lambda generator, *_: nn.utils.parameters_to_vector(generator.parameters()).detach())
-    for average in (0, 1):  # With 1 it is the plain mean of all steps.
-        monkeypatch.setattr(compare, "AVERAGE", average)
-        gan = compare.build_gan(CPU, "WGAN-GP", 0)
-        train_steps(gan, images, 4)
-        ends.append(weights(gan.generator))
-    found = nn.utils.parameters_to_vector(gan.average.parameters())
-    torch.testing.assert_close(found, torch.stack(path[4:]).mean(0))
-    assert same(*ends)
-
-
 # The same for each loss
 
 
@@ -461,20 +433,3 @@ def test_the_figure_shows_each_loss_with_its_images_losses_and_distances(
         assert len(looks) == len(names) + 1, "told apart without colour"
     named = [text.get_text() for text in right.get_legend().get_texts()]
     assert named == [*names, "real images"], "each once"
-
-
-def test_minutes_left_grow_with_the_critic_steps_yet_to_come(tiny, monkeypatch, capsys):
-    """A clock that runs only when it is told to: a minute for each step of a network."""
-    set_constants(monkeypatch, tiny(compare), {"LOSSES": ["BCE", "WGAN"], "EPOCHS": 2})
-    clock, train_epoch = [0.0], compare.train_epoch
-    monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-
-    def epoch(gan, *rest):
-        clock[0] += 60 * (1 + LOSS_TABLE[gan.loss].critic_steps)
-        return train_epoch(gan, *rest)
-
-    set_constants(monkeypatch, compare, {"train_epoch": epoch, "save_results": lambda *_: None})
-    compare.main()  # An epoch of BCE takes two minutes, and one of WGAN six.
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    rows = [row for row in rows if row and row[0] in ("BCE", "WGAN")]
-    assert [row[-1] for row in rows] == ["14.0", "12.0", "6.0", "0.0"]
