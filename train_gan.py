@@ -79,7 +79,7 @@ LATENT_DIM = 100  # Random numbers that make an image: 100 as in [DCGAN]. Try 2 
 GENERATOR_HIDDEN = [256, 512]  # Widths of G's hidden layers, one to four of them.
 DISCRIMINATOR_HIDDEN = [512, 256]  # The same for D. If D is far stronger, G learns badly.
 # Training
-EPOCHS = 22  # Passes over the data, up to 999. Digits are readable after epoch 3, and better later.
+EPOCHS = 24  # Passes over the data, up to 999. Digits are readable after epoch 3, and better later.
 BATCH_SIZE = 64  # Real images in a step. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because a mean of past gradients

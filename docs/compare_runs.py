@@ -83,7 +83,9 @@ def main(arguments):
     data = [run.constants["DATASET"] for run in runs]
     if len(set(data)) > 1:
         print(f"Warning: the data differ ({', '.join(data)}). All are measured by the first.")
-    compare_losses.DATASET = "drawn" if data[0] == "drawn digits" else data[0]
+    judged = "drawn" if data[0].startswith("drawn digits") else data[0]
+    if judged in ("drawn", "FashionMNIST", "KMNIST"):  # Each has a judge of its own.
+        compare_losses.DATASET = judged
     for name in ("DATA_DIR", "OUTPUT_DIR"):  # Beside compare_losses.py, if not here.
         if not Path(getattr(compare_losses, name)).expanduser().exists():
             setattr(compare_losses, name, ROOT / getattr(compare_losses, name))

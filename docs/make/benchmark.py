@@ -27,6 +27,7 @@ import itertools
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -49,7 +50,6 @@ LOOK = 100  # Steps from one look of the judge to the next, at first.
 MARKS = [4.0, 2.0, 1.0]  # Distances: strokes, rough digits, digits.
 LIMIT = 400  # Seconds of training.
 WORKERS = os.cpu_count()
-
 GOALS = ["ten digits", *(f"distance {mark}" for mark in MARKS)]
 LOCK = threading.Lock()
 DIGITS = {  # A script, settings, and seeds.
@@ -60,8 +60,8 @@ DIGITS = {  # A script, settings, and seeds.
     "tutorial C's settings": ("train_dcgan_variant", experiments.C, [0]),
     "compare_losses.py, BCE-R1": ("compare_losses", {"LOSSES": ["BCE-R1"]}, [0, 1, 2]),
 }
-SCRIPTS = {"GOMP_SPINCOUNT": "1000"}  # What the scripts set before they import PyTorch.
-WAITING = {"no variable": {}, "GOMP_SPINCOUNT=1000, as in the scripts": SCRIPTS,
+SCRIPTS = dict(re.findall(r'setdefault\("(\w+)", "(\d+)"\)', experiments.SOURCES["train_gan"]))
+WAITING = {"no variable": {}, f"as the scripts set it: {SCRIPTS}": SCRIPTS,
            "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},
            "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"}}
 
@@ -286,7 +286,7 @@ def digits():
 
 def main():
     tasks = {"speed": speed, "busy": busy, "digits": digits}
-    if len(sys.argv) != 2 or sys.argv[1] not in tasks:
+    if sys.argv[1:] not in [[task] for task in tasks]:
         raise SystemExit("python docs/make/benchmark.py speed     (or busy, or digits)")
     print(f"{time.strftime('%Y-%m-%d')}, {experiments.processor()}, "
           f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, "

@@ -59,18 +59,6 @@ def side_by_side(frames, columns, title):
     return figure
 
 
-def all_three():
-    """Two rows of images of each script."""
-    losses = load(LOSSES, "checkpoint_bce-r1_0.pt")
-    losses["frames"] = [np.load(LOSSES / "generated_bce-r1.npy")[:32]]
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    texts = ("train_gan.py: two plain networks", "train_dcgan_variant.py: BatchNorm, convolutions",
-             "compare_losses.py: the loss BCE-R1")
-    for axes, run, text in zip(figure.subplots(3, 1), (load(GAN), load(DCGAN), losses), texts):
-        draw(axes, tile(run["frames"][-1], 2, 16), f"{text}, {len(run['history'])} epochs")
-    return figure
-
-
 def epochs(run, columns, first):
     """The same latents after the first epochs and the last one of a default run."""
     frames = load(run)["frames"]
@@ -175,16 +163,17 @@ def animation():
 
 
 PICTURES = {
-    "all_three.png": all_three, "gan.png": gan, "gradient.png": gradient,
-    "train_gan.gif": animation, "train_gan.png": lambda: epochs(GAN, 4, (1, 2, 6)),
+    "gan.png": gan, "gradient.png": gradient, "train_gan.gif": animation,
     "train_dcgan_variant.png": lambda: epochs(DCGAN, 8, (1, 2)),
     "tutorials.png": lambda: lesson(
         "tutorial A's settings", experiment("tutorials", "A"), GAN),
     "tutorial_c.png": lambda: lesson(
         "tutorial C's settings", experiment("tutorial_c", "C", 42), DCGAN),
     "experiments.png": lambda: side_by_side({
-        name: load(experiment("gan", name))["frames"][-1] for name in (
-            "as it is", "BETAS = (0.9, 0.999)", "AVERAGE = 0", "LATENT_DIM = 2", "ten steps of G")},
+        name.replace("DISCRIMINATOR_HIDDEN", "D's widths"):
+        load(experiment("gan", name))["frames"][-1] for name in (
+            "as it is", "BETAS = (0.9, 0.999)", "AVERAGE = 0", "LATENT_DIM = 2",
+            "DISCRIMINATOR_HIDDEN = [16]")},
         4, "train_gan.py with one change each, after 4 epochs"),
     "extensions.png": lambda: side_by_side({  # A column for each digit.
         "Asked for 0, 1, 2, 3, 4, 5, 6, 7, 8 and 9": load(experiment("extensions", "conditional"))[
