@@ -84,7 +84,7 @@ def main(arguments):
     if len(set(data)) > 1:
         print(f"Warning: the data differ ({', '.join(data)}). All are measured by the first.")
     judged = "drawn" if data[0].startswith("drawn digits") else data[0]
-    if judged in ("drawn", "FashionMNIST", "KMNIST"):  # Each has a judge of its own.
+    if judged in ("drawn", "MNIST", "FashionMNIST", "KMNIST"):  # Not pictures of your own.
         compare_losses.DATASET = judged
     for name in ("DATA_DIR", "OUTPUT_DIR"):  # Beside compare_losses.py, if not here.
         if not Path(getattr(compare_losses, name)).expanduser().exists():
