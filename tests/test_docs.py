@@ -149,12 +149,6 @@ def test_functions_files_and_quoted_lines_of_code_exist(page):
             assert old in SOURCES[f"{name}.py"], old
 
 
-@every_page
-def test_commands_start_programs_that_exist(page):
-    for path in re.findall(r"(?:python|%run|uv run) ([\w/.\\]+\.py)", PAGES[page]):
-        assert (ROOT / path).exists(), path
-
-
 def test_the_readme_tests_by_the_commands_that_the_hosted_tests_run():
     commands = [line for text in blocks("README.md") for line in text.splitlines()
                 if "pip install" in line and "pytest" in line]

@@ -250,13 +250,6 @@ def test_pictures_become_grey_images_of_28_by_28_and_what_is_none_is_skipped(
     assert capsys.readouterr().out.splitlines() == [printed]
 
 
-def test_a_folder_without_pictures_is_one_line(extended, monkeypatch, tmp_path):
-    script = extended("own pictures")
-    monkeypatch.setattr(script, "DATA_DIR", str(tmp_path / "nothing"))
-    with pytest.raises(SystemExit, match="no pictures in the folder"):
-        script.main()
-
-
 @pytest.mark.parametrize("kind", ["mnist.npz", "train.csv"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_mnist_is_read_from_the_files_of_keras_and_kaggle(name, kind, load, monkeypatch, tmp_path):

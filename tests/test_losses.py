@@ -322,6 +322,14 @@ def test_critic_steps_are_counted_and_g_learns_from_the_last_one(name, images, m
         assert row.equal(torch.stack([loss_d, loss_g, real_score, fake_score]))
 
 
+def test_the_average_gets_batchnorm_statistics_of_its_own(images):
+    gan = compare.build_gan(CPU, "BCE", 0)
+    compare.train_epoch(gan, images, 1)
+    before = gan.average.layers[1].running_mean.clone()
+    compare.renew_statistics(gan, CPU)
+    assert not before.equal(gan.average.layers[1].running_mean)
+
+
 def test_an_epoch_returns_the_means_over_its_steps(images, monkeypatch):
     rows = []
     record(monkeypatch, "train_step", rows, lambda *arguments: arguments[-1])

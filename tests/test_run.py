@@ -406,6 +406,8 @@ def test_the_gif_stops_on_the_last_of_50_frames(count, kept, quick, tmp_path, mo
     gan = script.build_gan(torch.device("cpu"))
     gan.frames, gan.history, gan.made_with = [None] * count, [{"epoch": 1}], {"data": "squares"}
     script.save_results(gan, torch.zeros(1), tmp_path)
+    with Image.open(tmp_path / f"samples_epoch_{count:03d}.png") as picture:
+        assert picture.getpixel((2, 2)) == count
     with Image.open(tmp_path / "training.gif") as gif:
         assert gif.n_frames == len(kept)
         for place, epoch in enumerate(kept):
