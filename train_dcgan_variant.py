@@ -110,14 +110,14 @@ TRICKS = []  # Names from the docstring's list, such as ["label_smoothing", "ttu
 EPOCHS = 10  # Passes over the data, up to 999. Digits are readable after epoch 2, and better later.
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
-# Adam's memory, of gradients and of their squares. The first is 0, because a mean of past gradients
-# points to where the opponent was, and this makes the two circle ever more widely. [Momentum]
+# Adam's memory, of gradients and of their squares. The first is 0, because old gradients fit an
+# opponent that has changed since, and following them keeps the two circling. [Momentum]
 BETAS = (0.0, 0.99)
 R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
-RESUME = False  # True goes on from the latest run, "run_1" from that one. Raise EPOCHS as well.
+RESUME = False  # True goes on from the latest run, "run_1" from that one. EPOCHS is the last epoch.
 # Output
 OUTPUT_DIR = "outputs/train_dcgan_variant"  # Relative to the current folder, like DATA_DIR.
 SAMPLE_EVERY = 1  # Pictures after epoch 1, after the last one, and at multiples of this number.
@@ -291,9 +291,9 @@ def generator_loss(fake_logits):
 
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693.
 
-    In equation 1, G would minimise log(1 - D(G(z))). But this hardly changes with the logit where D
-    recognises a fake, so that G would learn least where it is worst: at the logit -5, the gradient
-    with respect to the logit is -0.007. That of -log D(G(z)) is -0.993.
+    In equation 1, G would minimise log(1 - D(G(z))). This is nearly flat where D is sure of a fake,
+    so G would learn least where it is worst: at the logit -5, its gradient with respect to the
+    logit is -0.007. The gradient of -log D(G(z)) is -0.993 there.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -302,11 +302,11 @@ def r1_penalty(discriminator, real_images):
     """R1 / 2 * mean of |gradient of D's logit at x with respect to x|^2. [R1, eq. 9]
 
     Takes real images x, [B, 1, 28, 28]. The gradient says which change of the pixels makes an image
-    look more real to D, and G follows it. Without the penalty, D can be steep right at the real
-    images, because its loss fixes its logits only at the images that it is shown. Then G is pushed
-    away even if its images are right, D corrects itself, G turns back, and the chase goes on. With
-    the penalty, it dies down once the two are close to their goal. The paper's R1 is 10, but for
-    larger images: the fewer pixels, the smaller R1 should be. 0.3 was found by trials.
+    look more real to D, and G follows it. D's loss fixes its logits at the images that it is shown,
+    but not the gradients there. Without the penalty, these can be long at real images, so they push
+    away even a G whose images are right. D corrects itself, G turns back, and the chase goes on.
+    With the penalty, it dies down once the two are close to their goal. The paper's R1 is 10, but
+    for larger images: the fewer pixels, the smaller R1 should be. 0.3 was found by trials.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
