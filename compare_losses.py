@@ -6,11 +6,11 @@
 """Train one GAN with several losses, and measure which of them draws better digits.
 
 The loss defines what each of the two networks tries to achieve. All losses start from the same
-weights here, see the same real images and latents in the same order, and take the same number of
-generator steps. WGAN and WGAN-GP also have other settings of the optimizer, and their D takes 5
-steps before each step of G, so they use 5 times as many images (section 6). Then a judge, which is
-a small classifier that was trained on real digits, compares the images of each GAN with real ones.
-No GAN learns from it.
+weights here, see the same streams of real images and latents, and take the same number of generator
+steps. WGAN and WGAN-GP also have other settings of the optimizer, and their D takes 5 steps before
+each step of G, so they use 5 times as many images (section 6). Then a judge, which is a small
+classifier that was trained on real digits, compares the images of each GAN with real ones. No GAN
+learns from it.
 
 D is also called a critic: it gives an image a score, and a higher score means more real. Only for
 BCE and BCE-R1 is the score a logit, whose sigmoid is a probability.
@@ -627,7 +627,8 @@ def measure_digits(source):
     """
     images = read_digits(source)  # [N, 1, 28, 28]
     Path(OUTPUT_DIR).expanduser().mkdir(parents=True, exist_ok=True)
-    judge = prepare_judge(*load_images())
+    real_images, labels, data_name = load_images()
+    judge = prepare_judge(check_images(real_images), labels, data_name)
     name = "/".join(Path(source).parts[-2:]) if isinstance(source, (str, Path)) else "images"
     rows = {"real images": judge.other_images[: len(images)], name: images}
     figures = {row: measure(judge, part.to(judge.scale.device)) for row, part in rows.items()}
@@ -654,9 +655,9 @@ def main():
 # %% 11. Plumbing: the device, files and resuming, pictures, data
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    torch.backends.cudnn.deterministic = True  # The same results in each run on a GPU.
-    # Faster. AMD's AVX-512 stays as exact as before. AMX, Arm, and GPUs (by TF32) may round more.
-    torch.set_float32_matmul_precision("medium")
+    # On a GPU: the same results in each run, and convolutions without rounding to TF32.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    torch.set_float32_matmul_precision("medium")  # Faster. AMX, Arm and GPUs may round more.
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).add(1).item()  # Fails on GPUs that are full, busy or too old.
@@ -846,9 +847,10 @@ def draw_comparison(gans, real_distance, run):
     Images and curves are those of the first seed. real_distance: the distance of real images.
     """
     shown = [gan for gan in gans if gan.seed == gans[0].seed]
-    looks = {gan.loss: {"color": f"C{number}", "ls": ("-", "--", "-.", ":")[number % 4],
-                        "marker": "osD^vPX*"[number % 8], "ms": 4}
-             for number, gan in enumerate(shown)}
+    losses = dict.fromkeys(gan.loss for gan in gans)  # Each once, in their order.
+    looks = {loss: {"color": f"C{number}", "ls": ("-", "--", "-.", ":")[number % 4],
+                    "marker": "osD^vPX*"[number % 8], "ms": 4}
+             for number, loss in enumerate(losses)}
     figure = Figure(figsize=(11, 1.7 * len(shown) + 3.8), layout="constrained")  # Needs no display.
     figure.suptitle(f"{run}: one GAN on {gans[0].made_with['data']}, trained with each loss")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.7 * len(shown), 3.8))
@@ -858,8 +860,7 @@ def draw_comparison(gans, real_distance, run):
         grid = grid.transpose(1, 2).reshape(56, 560).cpu().numpy()
         samples.imshow(grid, cmap="gray", vmin=0, vmax=255)
         samples.set(xticks=[], yticks=[])
-        name = f"{gan.loss}: distance {gan.found['distance']:.2f}"
-        samples.set_title(name, loc="left", weight="bold")
+        samples.set_title(f"{gan.loss}: distance {gan.found['distance']:.2f}", loc="left")
         rows = {key: [row[key] for row in gan.history] for key in gan.history[0]}
         lines, label = {"loss D": rows["loss D"], "loss G": rows["loss G"]}, "loss"
         if LOSS_TABLE[gan.loss].clip or LOSS_TABLE[gan.loss].gp:  # WGAN and its like.
