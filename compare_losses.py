@@ -662,7 +662,7 @@ def find_device():
     try:
         torch.ones(1, device=name).add(1).item()  # Fails on GPUs that are full, busy or too old.
     except Exception as error:
-        reason = f"{name!r} cannot be used: {str(error).splitlines()[0]:.200}"
+        reason = f"{name!r} cannot be used: {(str(error) or repr(error)).splitlines()[0]:.200}"
         if DEVICE != "auto":
             raise SystemExit(f"DEVICE = {reason}") from None
         print(f"Note      the device {reason}. The CPU is used instead.")
@@ -809,7 +809,7 @@ def save_results(gans, judge, folder):
     write(folder / "comparison.md", lambda file: file.write(text.encode(errors="replace")))
     picture = draw_comparison(gans, real["distance"], folder.name)
     write(folder / "comparison.png", lambda file: picture.savefig(file, dpi=150))
-    if "ipykernel" in sys.modules:  # In a notebook, show it below the cell.
+    if "ipykernel" in sys.modules and (folder / "comparison.png").exists():  # Below the cell.
         sys.modules["IPython"].display.display(Image.open(folder / "comparison.png"))
     print(f"\n{figure_table(groups, ('G itself', 'G steps', 'D steps'))}{about}", flush=True)
 
@@ -896,6 +896,10 @@ def prepare_judge(images, labels, data_name):
     """
     if labels is None or len(images) < 30:
         raise SystemExit("load_images must return at least 30 images, and labels for the judge.")
+    if data_name.startswith("drawn digits"):  # By choice, or because there was no download.
+        test_images, test_labels = draw_digits(10_000, seed=1)
+    else:
+        test_images, test_labels, _ = load_images(train=False)
     judge = Judge().to(images.device).eval()
     made_with = {**judge_recipe(), "layers": str(judge), "data": data_name, "images": len(images),
                  "white": (images > 0).sum().item()}
@@ -909,10 +913,6 @@ def prepare_judge(images, labels, data_name):
         judge = train_judge(images, torch.as_tensor(labels).long().to(images.device))
         saved = {"made with": made_with, "judge": judge.state_dict()}
         write(path, lambda file: torch.save(saved, file))
-    if data_name.startswith("drawn digits"):  # By choice, or because there was no download.
-        test_images, test_labels = draw_digits(10_000, seed=1)
-    else:
-        test_images, test_labels, _ = load_images(train=False)
     # The first half of MNIST's test images is neater handwriting than the second: mixed, here.
     mixed = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(3488238119))
     test_images = test_images[mixed].to(images.device)

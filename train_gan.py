@@ -373,7 +373,7 @@ def find_device():
     try:
         torch.ones(1, device=name).add(1).item()  # Fails on GPUs that are full, busy or too old.
     except Exception as error:
-        reason = f"{name!r} cannot be used: {str(error).splitlines()[0]:.200}"
+        reason = f"{name!r} cannot be used: {(str(error) or repr(error)).splitlines()[0]:.200}"
         if DEVICE != "auto":
             raise SystemExit(f"DEVICE = {reason}") from None
         print(f"Note      the device {reason}. The CPU is used instead.")
@@ -502,7 +502,7 @@ def save_results(gan, images, folder):
     table = [gan.history[0], *(row.values() for row in gan.history)]  # The keys first, as headings.
     text = "".join(",".join(map(str, row)) + "\n" for row in table)
     write(folder / "history.csv", lambda file: file.write(text.encode(errors="replace")))
-    if "ipykernel" in sys.modules:  # In a notebook, show the pictures below the cell.
+    if "ipykernel" in sys.modules and (folder / "losses.png").exists():  # Below the cell.
         sys.modules["IPython"].display.display(grids[-1], Image.open(folder / "losses.png"))
 
 
