@@ -566,8 +566,7 @@ def main():
 # %% 10. Plumbing: the device, files and resuming, pictures, data
 def find_device():
     """The device that DEVICE names. "auto" takes an NVIDIA GPU if a first operation on it works."""
-    # On a GPU: the same results in each run, and convolutions without rounding to TF32.
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False  # On GPUs.
     torch.set_float32_matmul_precision("medium")  # Faster. AMX, Arm and GPUs may round more.
     name = DEVICE if DEVICE != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -631,7 +630,8 @@ def write(path, save):
             save(file)
         part.replace(path)
     except (OSError, RuntimeError) as error:  # A full disk, or a file that another program holds.
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # The drive itself may be lost.
+            part.unlink()
         if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C within torch.save.
             raise KeyboardInterrupt from None
         print(f"Cannot write {path}: {error}. The run goes on.", flush=True)
@@ -822,4 +822,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. All whole epochs are kept: RESUME = True goes on after the last one.")
+        print("\nStopped. Whole epochs are kept: RESUME = True goes on, or writes newer pictures.")
