@@ -751,15 +751,15 @@ def fetch_dataset(train):
             socket.setdefaulttimeout(15)  # It gives up after 15 seconds without an answer.
         return reader(folder, train=train, download=missing)
     except Exception as error:  # Downloads and damaged files fail in many ways.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = " ".join((str(error) or repr(error)).split())[:300]
     where = "\n".join(map(str, files))
     if not missing:
         raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
                          f"run downloads them again:\n{where}")
     print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
           f"are used instead: fonts, bent until they look like handwriting. Results\nare not those "
-          f"of {DATASET}. To use it, get these files from {reader.mirrors[0]}\n(there they end in "
-          f".gz) and put them here, unpacked:\n{where}\n{'=' * 98}", flush=True)
+          f"of {DATASET}. To use it, get these files from {reader.mirrors[0]}\nand put them here, as "
+          f"they come (.gz) or unpacked:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
