@@ -33,7 +33,7 @@ Measure any other images, such as those of train_gan.py, with two lines of Pytho
 How to read the tables:
     loss D, loss G   what D and G minimise, averaged over the epoch, penalties left out. Each loss
                      has a scale of its own, so do not compare them. Only for WGAN and WGAN-GP does
-                     a loss D that comes closer to 0 mean better images, and only within one run.
+                     a loss D closer to 0 mean better images (or a weaker critic), in one run.
     real score       the mean score of real images. Fake score is the same for fake ones.
     distance         Frechet distance between what the judge sees in fake and in real images: the
                      FID, by this judge. Lower is better. This is what compares the losses.
@@ -201,6 +201,7 @@ class Loss:
     r1: float = 0
     r2: float = 0
     penalty_every: int = 1  # With 8, every 8th critic step has a penalty, 8 times as strong.
+    relativistic: bool = False  # True if G's loss needs the scores of real images, too.
 
 
 # Every loss by its name. To add one, add an entry here, and its name to LOSSES. Rates and penalties
@@ -236,13 +237,13 @@ LOSS_TABLE = {
         critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
         generator=lambda real, fake: -fake.mean(),
     ),
-    # [R3GAN, sec. 2]: only the difference of a real and a fake score counts, which is meant to keep
-    # G from leaving out kinds of image. The penalties make it converge near the solution.
+    # [R3GAN, sec. 2]: only the difference of the scores counts, which is to keep G from leaving out
+    # kinds of image. The penalties make it converge near the solution.
     #   D: softplus(D(G(z)) - D(x))            G: softplus(D(x) - D(G(z)))
     "R3GAN": Loss(
         critic=lambda real, fake: F.softplus(fake - real).mean(),
         generator=lambda real, fake: F.softplus(real - fake).mean(),
-        r1=1.0, r2=1.0,
+        r1=1.0, r2=1.0, relativistic=True,
     ),
 }
 LOSS_TABLE |= {
@@ -324,9 +325,9 @@ def critic_step(critic, optimizer, loss, real_images, fake_images, penalty_weigh
 
 def generator_step(generator, critic, optimizer, loss, real_images, fake_images):
     """Teach G to make images [B, 1, 28, 28] that D judges as real. Returns loss G."""
-    # D has just changed, so it looks again. Only R3GAN needs the real images here.
-    real_scores, fake_scores = critic(torch.cat([real_images, fake_images])).chunk(2)  # [B, 1] each
-    value = loss.generator(real_scores, fake_scores)
+    # D has just changed, so it looks again.
+    real_scores = critic(real_images) if loss.relativistic else None
+    value = loss.generator(real_scores, critic(fake_images))
     optimizer.zero_grad()
     # The gradient reaches G through D, but inputs= stores gradients only for G's weights.
     value.backward(inputs=list(generator.parameters()))
@@ -381,8 +382,8 @@ def train_step(gan, real_batches, rng):
 def random_stream(use, seed):
     """Random numbers for one use, such as "weights": the same for the same seed, on any device.
 
-    Each use has a stream of its own. If SEED itself started both the first weights and the latents
-    of the pictures, these would be the same random numbers.
+    Each use has a stream of its own. If the seed itself started both the first weights and the
+    latents, these would be the same random numbers.
     """
     return torch.Generator().manual_seed(zlib.crc32(f"{use}, seed {seed}".encode()))
 
@@ -422,14 +423,14 @@ def train_epoch(gan, images, epoch):
     return (totals / steps).tolist()  # The sums go to the CPU only here.
 
 
-def renew_statistics(gan, device):
-    """Measure BatchNorm's mean and deviation anew for gan.average, over 6,400 latents.
+def renew_statistics(generator, seed, device):
+    """Measure BatchNorm's mean and deviation anew for a generator, over 6,400 latents.
 
     Averaged weights never processed a batch in training, so they need statistics of their own, or
     the pictures look worse than those of G itself.
     """
-    latents = sample_latents(6400, random_stream("batchnorm latents", gan.seed), device)
-    update_bn(latents.split(64), gan.average)
+    latents = sample_latents(6400, random_stream("batchnorm latents", seed), device)
+    update_bn(latents.split(64), generator)
 
 
 def train(gans, images, judge, folder):
@@ -441,7 +442,7 @@ def train(gans, images, judge, folder):
             start = time.perf_counter()
             means = train_epoch(gan, images, epoch)
             seconds = time.perf_counter() - start
-            renew_statistics(gan, images.device)
+            renew_statistics(gan.average, gan.seed, images.device)
             end_epoch(gan, gans, judge, folder, epoch, means, seconds)
 
 
@@ -705,6 +706,8 @@ def begin(gans, images, data_name):
     constants = {**settings(), "LOSSES": LOSSES, "SEEDS": SEEDS, "EPOCHS": EPOCHS}
     text += "".join(f"{name} = {value!r}\n" for name, value in constants.items())
     write(folder / "run.txt", lambda file: file.write(text.encode(errors="replace")))
+    for gan in [gan for gan in gans if gan.history]:  # So that this folder has all of its own run.
+        save_checkpoint(gan, folder)
     return folder
 
 
@@ -733,6 +736,13 @@ def write(path, save):
         if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C within torch.save.
             raise KeyboardInterrupt from None
         print(f"Cannot write {path}: {error}. The run goes on.", flush=True)
+
+
+def save_checkpoint(gan, folder):
+    """Write the whole state of one training."""
+    state = {name: part.state_dict() if hasattr(part, "state_dict") else part
+             for name, part in vars(gan).items()}
+    write(folder / checkpoint_name(gan), lambda file: torch.save(state, file))
 
 
 def load_checkpoint(gan, path):
@@ -775,19 +785,19 @@ def end_epoch(gan, gans, judge, folder, epoch, means, seconds):
     left = rate * sum(cost * (EPOCHS - done) for cost, done in costs if done < EPOCHS) / 60
     print(f"{gan.loss:11}{gan.seed:5d} {epoch:6d} {means[0]:9.4f} {means[1]:9.4f} {means[2]:11.3f} "
           f"{means[3]:11.3f} {distance:9.2f} {seconds:8.1f} {left:13.1f}", flush=True)
-    state = {name: part.state_dict() if hasattr(part, "state_dict") else part
-             for name, part in vars(gan).items()}
-    write(folder / checkpoint_name(gan), lambda file: torch.save(state, file))
-    if epoch == EPOCHS and gan is not gans[-1]:  # main() writes them after the last one.
-        save_results([g for g in gans if len(g.history) >= EPOCHS], judge, folder)
+    save_checkpoint(gan, folder)
+    done = [g for g in gans if len(g.history) >= EPOCHS]
+    if epoch == EPOCHS and len(done) < len(gans):  # main() writes them after the last one.
+        save_results(done, judge, folder)
 
 
 def save_results(gans, judge, folder):
     """Measure what is not measured yet. Write the tables, the figure, images and weights."""
-    real = measure(judge, judge.other_images)
+    judge.found = getattr(judge, "found", None) or measure(judge, judge.other_images)  # Real ones.
     for gan in [gan for gan in gans if gan.found is None]:
-        images = sample_images(gan.average, gan.seed)
-        features, _ = look_at(judge, sample_images(gan.generator, gan.seed))
+        images, latest = sample_images(gan.average, gan.seed), copy.deepcopy(gan.generator)
+        renew_statistics(latest, gan.seed, images.device)
+        features, _ = look_at(judge, sample_images(latest, gan.seed))
         gan.found = {**measure(judge, images),
                      "seconds": sum(row["seconds"] for row in gan.history),
                      "G itself": frechet_distance(judge.real_features, features),
@@ -801,13 +811,13 @@ def save_results(gans, judge, folder):
     rows = [row for gan in gans for row in gan.history]
     lines = [",".join(map(str, row)) + "\n" for row in (rows[0], *map(dict.values, rows))]
     write(folder / "history.csv", lambda file: file.write("".join(lines).encode(errors="replace")))
-    groups = {"real images": [real]}
+    groups = {"real images": [judge.found]}
     for gan in gans:
         groups.setdefault(gan.loss, []).append(gan.found)
-    about = f"\n10,000 images of each row against as many {judge.about}\n"
+    about = f"\n10,000 images of each GAN against {len(judge.real_features):,} {judge.about}\n"
     text = figure_table(groups) + about
     write(folder / "comparison.md", lambda file: file.write(text.encode(errors="replace")))
-    picture = draw_comparison(gans, real["distance"], folder.name)
+    picture = draw_comparison(gans, judge.found["distance"], folder.name)
     write(folder / "comparison.png", lambda file: picture.savefig(file, dpi=150))
     if "ipykernel" in sys.modules and (folder / "comparison.png").exists():  # Below the cell.
         sys.modules["IPython"].display.display(Image.open(folder / "comparison.png"))
@@ -975,9 +985,8 @@ def fetch_dataset(train):
         raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
                          f"run downloads them again:\n{where}")
     print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
-          f"are used instead: fonts, bent until they look like handwriting. Results\nare not those "
-          f"of {DATASET}. To use it, get these files from {reader.mirrors[0]}\nand put them here, as "
-          f"they come (.gz) or unpacked:\n{where}\n{'=' * 98}", flush=True)
+          f"take its place: results are not those of {DATASET}. To use it, get these files, packed\n"
+          f"or not, from {reader.mirrors[0]} and put them here:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
@@ -1033,4 +1042,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. Whole epochs are kept: RESUME = True goes on, or writes newer pictures.")
+        print("\nStopped. RESUME = True goes on after the last epoch whose checkpoint was written.")

@@ -14,8 +14,8 @@ makes -log D(G(z)) low instead. Section 6 says why.) [GAN, eq. 1, sec. 3]
 
 By default G is fully connected and D is convolutional, so this is not a DCGAN. GENERATOR = "conv"
 with DISCRIMINATOR = "flatten" is a small one: transposed convolutions in G, and no hidden layer
-that is fully connected. [DCGAN, sec. 3] It still leaves out the paper's start, where all weights
-are drawn from N(0, 0.02), and adds R1 and AVERAGE.
+that is fully connected. [DCGAN, sec. 3] But first weights, latents and Adam's settings are not the
+paper's (which draws weights from N(0, 0.02), and latents evenly), and R1 and AVERAGE are added.
 
 GAN training often fails. The constant TRICKS switches on remedies from the literature. To find the
 code of one, with its explanation, search for its name:
@@ -111,7 +111,7 @@ EPOCHS = 10  # Passes over the data, up to 999. Digits are readable after epoch 
 BATCH_SIZE = 64  # Real images in a step, 2 or more. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because old gradients fit an
-# opponent that has changed since, and following them keeps the two circling. [Momentum]
+# opponent that has changed since. In simple games, they keep the two circling. [Momentum]
 BETAS = (0.0, 0.99)
 R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
@@ -435,8 +435,8 @@ def train_step(gan, real_images, rng):
 def random_stream(use, seed):
     """Random numbers for one use, such as "weights": the same for the same seed, on any device.
 
-    Each use has a stream of its own. If SEED itself started both the first weights and the latents
-    of the pictures, these would be the same random numbers.
+    Each use has a stream of its own. If the seed itself started both the first weights and the
+    latents, these would be the same random numbers.
     """
     return torch.Generator().manual_seed(zlib.crc32(f"{use}, seed {seed}".encode()))
 
@@ -477,14 +477,14 @@ def train_epoch(gan, images, epoch):
     return (totals / len(batches)).tolist()  # The sums go to the CPU only here.
 
 
-def renew_statistics(gan, device):
-    """Measure BatchNorm's mean and deviation anew for gan.average, over 6,400 latents.
+def renew_statistics(generator, seed, device):
+    """Measure BatchNorm's mean and deviation anew for a generator, over 6,400 latents.
 
     Averaged weights never processed a batch in training, so they need statistics of their own, or
     the pictures look worse than those of G itself.
     """
-    latents = sample_latents(6400, random_stream("batchnorm latents", SEED), device)
-    update_bn(latents.split(64), gan.average)
+    latents = sample_latents(6400, random_stream("batchnorm latents", seed), device)
+    update_bn(latents.split(64), generator)
 
 
 def train(gan, images, folder):
@@ -492,7 +492,7 @@ def train(gan, images, folder):
     for epoch in range(len(gan.history) + 1, EPOCHS + 1):
         start = time.perf_counter()
         means = train_epoch(gan, images, epoch)
-        renew_statistics(gan, images.device)
+        renew_statistics(gan.average, SEED, images.device)
         end_epoch(gan, images, folder, epoch, means, time.perf_counter() - start)
 
 
@@ -716,8 +716,9 @@ def draw_grid(images, title, columns=8):
     grid = torchvision.utils.make_grid(images.unsqueeze(1), columns, pad_value=96)[0]
     picture = ImageOps.scale(Image.fromarray(grid.numpy()), 4, Image.Resampling.NEAREST)
     picture = ImageOps.expand(picture, (0, 48, 0, 0), 255)  # A white strip above, for the title.
-    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    ImageDraw.Draw(picture).text((8, 10), title, 0, ImageFont.truetype(str(font), 24))
+    font = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    font = ImageFont.truetype(font, 1600 // max(66, len(title)))  # A long title has to fit, too.
+    ImageDraw.Draw(picture).text((8, 10), title, 0, font)
     return picture
 
 
@@ -757,9 +758,8 @@ def fetch_dataset(train):
         raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
                          f"run downloads them again:\n{where}")
     print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
-          f"are used instead: fonts, bent until they look like handwriting. Results\nare not those "
-          f"of {DATASET}. To use it, get these files from {reader.mirrors[0]}\nand put them here, as "
-          f"they come (.gz) or unpacked:\n{where}\n{'=' * 98}", flush=True)
+          f"take its place: results are not those of {DATASET}. To use it, get these files, packed\n"
+          f"or not, from {reader.mirrors[0]} and put them here:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
@@ -822,4 +822,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. Whole epochs are kept: RESUME = True goes on, or writes newer pictures.")
+        print("\nStopped. RESUME = True goes on after the last epoch whose checkpoint was written.")

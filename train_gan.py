@@ -83,7 +83,7 @@ EPOCHS = 24  # Passes over the data, up to 999. Digits are readable after epoch 
 BATCH_SIZE = 64  # Real images in a step. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because old gradients fit an
-# opponent that has changed since, and following them keeps the two circling. [Momentum]
+# opponent that has changed since. In simple games, they keep the two circling. [Momentum]
 BETAS = (0.0, 0.99)
 R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
@@ -284,8 +284,8 @@ def train_step(gan, real_images, rng):
 def random_stream(use, seed):
     """Random numbers for one use, such as "weights": the same for the same seed, on any device.
 
-    Each use has a stream of its own. If SEED itself started both the first weights and the latents
-    of the pictures, these would be the same random numbers.
+    Each use has a stream of its own. If the seed itself started both the first weights and the
+    latents, these would be the same random numbers.
     """
     return torch.Generator().manual_seed(zlib.crc32(f"{use}, seed {seed}".encode()))
 
@@ -511,8 +511,9 @@ def draw_grid(images, title, columns=8):
     grid = torchvision.utils.make_grid(images.unsqueeze(1), columns, pad_value=96)[0]
     picture = ImageOps.scale(Image.fromarray(grid.numpy()), 4, Image.Resampling.NEAREST)
     picture = ImageOps.expand(picture, (0, 48, 0, 0), 255)  # A white strip above, for the title.
-    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    ImageDraw.Draw(picture).text((8, 10), title, 0, ImageFont.truetype(str(font), 24))
+    font = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    font = ImageFont.truetype(font, 1600 // max(66, len(title)))  # A long title has to fit, too.
+    ImageDraw.Draw(picture).text((8, 10), title, 0, font)
     return picture
 
 
@@ -550,9 +551,8 @@ def fetch_dataset(train):
         raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
                          f"run downloads them again:\n{where}")
     print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
-          f"are used instead: fonts, bent until they look like handwriting. Results\nare not those "
-          f"of {DATASET}. To use it, get these files from {reader.mirrors[0]}\nand put them here, as "
-          f"they come (.gz) or unpacked:\n{where}\n{'=' * 98}", flush=True)
+          f"take its place: results are not those of {DATASET}. To use it, get these files, packed\n"
+          f"or not, from {reader.mirrors[0]} and put them here:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
@@ -607,4 +607,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. Whole epochs are kept: RESUME = True goes on, or writes newer pictures.")
+        print("\nStopped. RESUME = True goes on after the last epoch whose checkpoint was written.")

@@ -512,7 +512,7 @@ def test_a_default_run_draws_all_ten_digits_within_as_many_steps(name, mnist_and
         for epoch in range(1, script.EPOCHS + 1):
             script.train_epoch(gan, images, epoch)
     if hasattr(script, "renew_statistics"):
-        script.renew_statistics(gan, device)
+        script.renew_statistics(gan.average, 0, device)
     latents = script.sample_latents(10_000, script.random_stream("10,000 images", 0))
     figures = measure(judge, script.generate(gan.average, latents).unsqueeze(1) / 127.5 - 1)
     assert figures["digits"] == 10, figures

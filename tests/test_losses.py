@@ -326,7 +326,7 @@ def test_the_average_gets_batchnorm_statistics_of_its_own(images):
     gan = compare.build_gan(CPU, "BCE", 0)
     compare.train_epoch(gan, images, 1)
     before = gan.average.layers[1].running_mean.clone()
-    compare.renew_statistics(gan, CPU)
+    compare.renew_statistics(gan.average, 0, CPU)
     assert not before.equal(gan.average.layers[1].running_mean)
 
 

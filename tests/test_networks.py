@@ -193,10 +193,10 @@ def test_renewed_statistics_are_those_of_the_weights_that_draw(digits, constants
 
     assert error() > 0.1
     before = [weight.clone() for weight in gan.average.parameters()]
-    script.renew_statistics(gan, CPU)
+    script.renew_statistics(gan.average, script.SEED, CPU)
     once = weights(gan.average)
     assert gan.average.training and error() < 0.02
-    script.renew_statistics(gan, CPU)
+    script.renew_statistics(gan.average, script.SEED, CPU)
     assert same(once, weights(gan.average)), "the second time finds the same"
     assert all(map(torch.equal, before, gan.average.parameters())), "no weight has changed"
 

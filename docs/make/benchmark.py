@@ -221,7 +221,7 @@ def steps_to(name, settings, seed, limit):
             return
         due = gan.step + max(LOOK, gan.step // 30)
         if hasattr(script, "renew_statistics"):
-            script.renew_statistics(gan, latents.device)
+            script.renew_statistics(gan.average, 0, latents.device)
         images = script.generate(gan.average, latents).unsqueeze(1).float().div_(127.5).sub_(1)
         features, probabilities = compare_losses.look_at(judge, images)
         torch.set_float32_matmul_precision("medium")  # The judge has set another one.
