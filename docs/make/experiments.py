@@ -103,8 +103,8 @@ LOSS_SEARCH = {
     "WGAN": [rates(5e-5), rates(5e-5, 1e-3), rates(1e-4, 1e-3), rates(2e-4, 1e-3)],
     "R3GAN": [rates(1e-3), rates(1e-3, r1=0.3, r2=0.3), rates(1e-3, r1=0.1, r2=0.1), rates(2e-3)],
     "WGAN-GP": [rates(1e-4), rates(5e-4), rates(1e-3), rates(1e-3, betas=(0.0, 0.99))]}
-SEARCHED = one_by_one(LEARNING_RATE=[1e-3, 2e-3, 3e-3], R1=[0.1, 0.3, 1], BATCH_SIZE=[32, 64, 128],
-                      TRICKS=[["minibatch_stddev"]], DISCRIMINATOR=["hidden", "flatten", "pool"])
+SEARCHED = one_by_one(LEARNING_RATE=[1e-3, 2e-3, 3e-3, 4e-3], R1=[0.1, 0.3, 1],
+                      TRICKS=[["minibatch_stddev"]])
 SMALL, TALL = "nn.Linear(LATENT_DIM, 64 * 7 * 7),", "nn.Unflatten(1, (64, 7, 7)),"
 FIRST, SECOND = "nn.ConvTranspose2d(64, 32, 4", "nn.ConvTranspose2d(32, 1, 4"
 CONV_NETWORKS = {  # Other conv generators: more maps, or one layer more.
@@ -175,7 +175,7 @@ GROUPS = {
         AVERAGE=[4, 8, 16])},
     "dcgan_search": {**DCGAN, **SEARCH, "each": SEARCHED},
     "conv_search": {**DCGAN, **SEARCH, "all": {"GENERATOR": "conv"}, "each": {
-        **SEARCHED, **one_by_one(AVERAGE=[4, 16]), **CONV_NETWORKS}},
+        **SEARCHED, **CONV_NETWORKS}},
     "losses_search": {**LOSSES, **SEARCH, "epochs": 4, "each": {
         f"{loss}: {settings}": entry(loss, **settings)
         for loss, found in LOSS_SEARCH.items() for settings in found}},
