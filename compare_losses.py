@@ -35,7 +35,7 @@ How to read the tables:
                      has a scale of its own, so do not compare them. Only for WGAN and WGAN-GP does
                      a loss D closer to 0 mean better images (or a weaker critic), in one run.
     real score       the mean score of real images. Fake score is the same for fake ones.
-    distance         Frechet distance between what the judge sees in fake and in real images: the
+    distance         Frechet distance (squared) of what the judge sees in fake and real images: the
                      FID, by this judge. Lower is better. This is what compares the losses.
     G itself         the distance of images by G's latest weights, not by their average as elsewhere
     KID              Kernel Inception Distance, by this judge. Lower is better.
@@ -213,8 +213,8 @@ LOSS_TABLE = {
         critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
         generator=lambda real, fake: F.softplus(-fake).mean(),
     ),
-    # [LSGAN, eq. 9]: real images should score 1, fake ones 0, and G wants 1 for its own. Without a
-    # Sigmoid, the gradient with respect to the score does not vanish where D is sure.
+    # [LSGAN, eq. 9]: real images should score 1, fake ones 0, and G wants 1 for its own. Unlike
+    # BCE, it also draws a score back that is on the right side, but too far away.
     #   D: ((D(x) - 1)^2 + D(G(z))^2) / 2      G: (D(G(z)) - 1)^2 / 2
     "LSGAN": Loss(
         critic=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
@@ -223,8 +223,8 @@ LOSS_TABLE = {
     # [WGAN, eq. 3, alg. 1]. A function is Lipschitz if it changes from point to point by at most a
     # constant times their distance. Without this bound the critic's loss could fall without end, so
     # the clip keeps D Lipschitz. The mean of D(x) - D(G(z)) is then at most a constant times the
-    # Wasserstein distance of fake and real images. But the constant is unknown, and clipped
-    # networks may stay far below. RMSprop, because sec. 4.2 warns of Adam with beta1 > 0.
+    # Wasserstein distance of fake and real images. But clipped networks may stay far below, nobody
+    # knows how far. RMSprop as in alg. 1: sec. 4.2 warns of momentum, as of Adam's beta1 > 0.
     #   D: D(G(z)) - D(x)                      G: -D(G(z))
     "WGAN": Loss(
         critic=lambda real, fake: fake.mean() - real.mean(),
@@ -267,8 +267,8 @@ def input_gradient(critic, images):
 def penalty(loss, critic, real_images, fake_images):
     """The sum of the penalties that an entry asks for. g(x): the gradient of the score at x.
 
-    r1   r1 / 2 * mean of |g(x)|^2 at real images [R1, eq. 9]. G follows g, so G can come to rest
-         there only if the critic is flat.
+    r1   r1 / 2 * mean of |g(x)|^2 at real images [R1, eq. 9]. G follows g, so a G whose
+         images are real can rest if the critic is flat there.
     r2   r2 / 2 * mean of |g(G(z))|^2, the same at fake images [R1, eq. 10]
     gp   gp * mean of (|g| - 1)^2 at random mixes of a real and a fake image. On the line between a
          fake and the real image with which optimal transport pairs it, the best critic has a
@@ -289,7 +289,7 @@ def penalty(loss, critic, real_images, fake_images):
 # %% 7. One training step
 #   1. G draws fake images, and the critic scores a batch of real images and these.
 #   2. The critic's weights move. For WGAN they are clipped. Steps 1 and 2 come critic_steps times.
-#   3. The new critic scores the last real and fake images again, and G's weights move.
+#   3. The new critic scores the last fake images again, and G's weights move.
 #   4. The average of G's weights moves towards G. Only results and files use it.
 def sample_latents(count, rng, device="cpu"):
     """Draw latent vectors from the standard normal distribution: [count, LATENT_DIM]."""
@@ -297,7 +297,7 @@ def sample_latents(count, rng, device="cpu"):
 
 
 def batches(images, rng):
-    """Batches of BATCH_SIZE real images without end, in a new order each time all were seen."""
+    """Batches of BATCH_SIZE real images without end, in a new order once no full one is left."""
     while True:
         order = torch.randperm(len(images), generator=rng).to(images.device)
         for batch in order.split(BATCH_SIZE):
@@ -383,7 +383,7 @@ def random_stream(use, seed):
     """Random numbers for one use, such as "weights": the same for the same seed, on any device.
 
     Each use has a stream of its own. If the seed itself started both the first weights and the
-    latents, these would be the same random numbers.
+    latents, these would be made from the same random numbers.
     """
     return torch.Generator().manual_seed(zlib.crc32(f"{use}, seed {seed}".encode()))
 
@@ -448,7 +448,7 @@ def train(gans, images, judge, folder):
 
 @torch.no_grad()
 def generate(generator, latents):
-    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
+    """Images of the latents as bytes, uint8 [N, 28, 28]: -1 always becomes 0, and 1 becomes 255."""
     generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
     images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
     generator.train()
@@ -477,7 +477,7 @@ class Judge(nn.Module):
         self.far = nn.Sequential(
             nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),  # [B, 64, 7, 7]
             nn.Flatten(),  # [B, 3136]
-            # BatchNorm gives these features, and with them the distances, a fixed scale.
+            # BatchNorm gives each of these variance 1 before the ReLU, so none outweighs the rest.
             nn.Linear(3136, 64), nn.BatchNorm1d(64, affine=False), nn.ReLU(),  # [B, 64]
         )
         self.decide = nn.Linear(64, 10)  # [B, 10]
@@ -556,7 +556,7 @@ def measure(judge, images):
 
 
 def frechet_distance(real, fake):
-    """The FID of two sets of features [N, 96]: their distance as Gaussian distributions.
+    """The FID of two sets of features [N, 96]: their squared distance as Gaussian distributions.
 
     |mean_r - mean_f|^2 + trace(C_r + C_f - 2 (C_r C_f)^(1/2)), C: covariances. [FID, eq. 6]
 
@@ -649,7 +649,7 @@ def main():
     judge = prepare_judge(images, labels, data_name)
     train(gans, images, judge, folder)
     save_results(gans, judge, folder)
-    print(f"\nThe files of these GANs on {data_name} are in {folder}.\n"
+    print(f"\nThe files of these GANs on {data_name} are in {folder.absolute()}.\n"
           f"To go on, set RESUME = True and raise EPOCHS, or add to LOSSES or SEEDS.")
 
 
@@ -675,7 +675,7 @@ def begin(gans, images, data_name):
     runs, start = Path(OUTPUT_DIR).expanduser(), ""
     runs.mkdir(parents=True, exist_ok=True)
     numbers = sorted(int(path.name[4:]) for path in runs.glob("run_*") if path.name[4:].isdecimal())
-    wanted = [f"run_{number}" for number in numbers] if RESUME is True else [RESUME or ""]
+    wanted = [f"run_{number}" for number in numbers] if RESUME is True else [str(RESUME)]
     for gan in gans:
         entry = {name: repr(value) for name, value in vars(LOSS_TABLE[gan.loss]).items()
                  if name not in ("critic", "generator")}
@@ -724,7 +724,7 @@ def checkpoint_name(gan):
 
 
 def write(path, save):
-    """Let save(file) write a file. It gets its name once it is whole, so a kill leaves no half."""
+    """Let save(file) write a file. It gets its name once it is whole. A kill leaves only a part."""
     part = path.with_name(f"part.{os.getpid()}.{path.name}")
     try:
         with open(part, "wb") as file:
@@ -733,7 +733,7 @@ def write(path, save):
     except (OSError, RuntimeError) as error:  # A full disk, or a file that another program holds.
         with contextlib.suppress(OSError):  # The drive itself may be lost.
             part.unlink()
-        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C within torch.save.
+        if isinstance(error.__context__, KeyboardInterrupt):  # torch.save hides a Ctrl-C.
             raise KeyboardInterrupt from None
         print(f"Cannot write {path}: {error}. The run goes on.", flush=True)
 
@@ -768,7 +768,7 @@ def show_progress(step, steps):
 
 
 def end_epoch(gan, gans, judge, folder, epoch, means, seconds):
-    """Measure, print the row of an epoch, and save. Write the results after a whole training."""
+    """Measure, save, and print the row of an epoch. Write the results after a whole training."""
     if not math.isfinite(sum(means)):
         raise SystemExit(f"Stopped: a loss of {gan.loss} in epoch {epoch} is not a finite number. "
                          f"Resuming would repeat it: lower its rates in section 6.")
@@ -783,9 +783,9 @@ def end_epoch(gan, gans, judge, folder, epoch, means, seconds):
     rate = (sum(row["seconds"] for g in gans for row in g.history)
             / sum(cost * done for cost, done in costs))
     left = rate * sum(cost * (EPOCHS - done) for cost, done in costs if done < EPOCHS) / 60
+    save_checkpoint(gan, folder)  # Before the row: what stands in the table is never trained again.
     print(f"{gan.loss:11}{gan.seed:5d} {epoch:6d} {means[0]:9.4f} {means[1]:9.4f} {means[2]:11.3f} "
           f"{means[3]:11.3f} {distance:9.2f} {seconds:8.1f} {left:13.1f}", flush=True)
-    save_checkpoint(gan, folder)
     done = [g for g in gans if len(g.history) >= EPOCHS]
     if epoch == EPOCHS and len(done) < len(gans):  # main() writes them after the last one.
         save_results(done, judge, folder)
@@ -826,6 +826,7 @@ def save_results(gans, judge, folder):
 
 def sample_images(generator, seed, count=10_000):
     """Images of a generator, float32 [count, 1, 28, 28], always from the same latents."""
+    torch.set_float32_matmul_precision("highest")  # As look_at does, whenever they are drawn.
     device = next(generator.parameters()).device
     latents = sample_latents(count, random_stream("10,000 images", seed), device)
     return generate(generator, latents).unsqueeze(1).to(device).float().div_(127.5).sub_(1)
@@ -971,22 +972,22 @@ def read_digits(source):
 def fetch_dataset(train):
     """Read DATASET. If it is missing, download it. If that fails, say so and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
-    files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
-    missing = not all(file.exists() for file in files)
+    files = {name: folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources}
+    missing = not all(file.exists() for file in files.values())
     try:
         if missing:
-            print(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}", flush=True)
-            socket.setdefaulttimeout(15)  # It gives up after 15 seconds without an answer.
+            print(f"Download  {DATASET}, 12 to 31 MB, to {folder}", flush=True)
+            socket.setdefaulttimeout(15)  # Each try gives up after 15 seconds.
         return reader(folder, train=train, download=missing)
     except Exception as error:  # Downloads and damaged files fail in many ways.
         reason = " ".join((str(error) or repr(error)).split())[:300]
-    where = "\n".join(map(str, files))
+    where = "\n".join(f"{file}  from {reader.mirrors[0]}{name}" for name, file in files.items())
     if not missing:
-        raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
-                         f"run downloads them again:\n{where}")
+        raise SystemExit(f"One of these files cannot be read ({reason}). If it is damaged, move it "
+                         f"away, and the next run downloads it again:\n{where}")
     print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
-          f"take its place: results are not those of {DATASET}. To use it, get these files, packed\n"
-          f"or not, from {reader.mirrors[0]} and put them here:\n{where}\n{'=' * 98}", flush=True)
+          f"take its place: results are not those of {DATASET}.\nTo use it, put these files here, "
+          f"packed (.gz) or unpacked:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
@@ -1028,6 +1029,8 @@ def check_constants():
         raise SystemExit(f"DATASET = {DATASET!r} must be MNIST, FashionMNIST, KMNIST or drawn.")
     if not LOSSES or not set(LOSSES) <= set(LOSS_TABLE) or len(set(LOSSES)) < len(LOSSES):
         raise SystemExit(f"LOSSES = {LOSSES!r} must be a list of names from {list(LOSS_TABLE)}.")
+    if type(SEEDS) is not list or not SEEDS:
+        raise SystemExit(f"SEEDS = {SEEDS!r} must be a list of numbers, such as [0, 1, 2].")
     for name, low in {"LATENT_DIM": 1, "EPOCHS": 1, "BATCH_SIZE": 2, "AVERAGE": 0.0}.items():
         value = globals()[name]
         if type(value) not in (int, type(low)) or not low <= value < 1e8:
@@ -1042,4 +1045,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. RESUME = True goes on after the last epoch whose checkpoint was written.")
+        print("\nStopped. The rows above are kept: RESUME = True goes on or writes newer pictures.")

@@ -83,7 +83,7 @@ EPOCHS = 24  # Passes over the data, up to 999. Digits are readable after epoch 
 BATCH_SIZE = 64  # Real images in a step. Smaller batches: more steps, but noisier ones.
 LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because old gradients fit an
-# opponent that has changed since. In simple games, they keep the two circling. [Momentum]
+# opponent that has changed since. In simple games, they drive both outwards. [Momentum]
 BETAS = (0.0, 0.99)
 R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 1.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
@@ -180,8 +180,8 @@ def generator_loss(fake_logits):
     Takes logits [B, 1] of fake images. If all are 0 (a guess), the loss is ln 2 = 0.693.
 
     In equation 1, G would minimise log(1 - D(G(z))). This is nearly flat where D is sure of a fake,
-    so G would learn least where it is worst: at the logit -5, its gradient with respect to the
-    logit is -0.007. The gradient of -log D(G(z)) is -0.993 there.
+    so G would learn least from its worst images: at the logit -5, the gradient with respect to
+    the logit is -0.007. The gradient of -log D(G(z)) is -0.993 there.
     """
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -193,8 +193,8 @@ def r1_penalty(discriminator, real_images):
     look more real to D, and G follows it. D's loss fixes its logits at the images that it is shown,
     but not the gradients there. Without the penalty, these can be long at real images, so they push
     away even a G whose images are right. D corrects itself, G turns back, and the chase goes on.
-    With the penalty, it dies down once the two are close to their goal. The paper's R1 is 10, but
-    for larger images: the fewer pixels, the smaller R1 should be. 0.3 was found by trials.
+    With the penalty, small enough steps near the goal let it die down. The paper's R1 is 10, for
+    larger images: with fewer pixels, the same R1 is stronger. 0.3 was found by trials.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -285,7 +285,7 @@ def random_stream(use, seed):
     """Random numbers for one use, such as "weights": the same for the same seed, on any device.
 
     Each use has a stream of its own. If the seed itself started both the first weights and the
-    latents, these would be the same random numbers.
+    latents, these would be made from the same random numbers.
     """
     return torch.Generator().manual_seed(zlib.crc32(f"{use}, seed {seed}".encode()))
 
@@ -329,7 +329,7 @@ def train(gan, images, folder):
 
 @torch.no_grad()
 def generate(generator, latents):
-    """Images of the latents as bytes, uint8 [N, 28, 28]: black is always 0, white always 255."""
+    """Images of the latents as bytes, uint8 [N, 28, 28]: -1 always becomes 0, and 1 becomes 255."""
     generator.eval()  # A BatchNorm layer, if any, then treats each image by itself.
     images = torch.cat([generator(part).cpu() for part in latents.split(1000)])  # [N, 1, 28, 28]
     generator.train()
@@ -359,7 +359,7 @@ def main():
     folder = begin(gan, images, data_name)  # A new folder. With RESUME, loads an earlier run.
     train(gan, images, folder)
     save_results(gan, images, folder)
-    print(f"\nThe files of this GAN on {data_name} are in {folder}.\n"
+    print(f"\nThe files of this GAN on {data_name} are in {folder.absolute()}.\n"
           f"To go on, set RESUME = True and raise EPOCHS.")
 
 
@@ -387,7 +387,7 @@ def begin(gan, images, data_name):
     numbers = sorted(int(path.name[4:]) for path in runs.glob("run_*") if path.name[4:].isdecimal())
     gan.made_with = {**settings(), "data": data_name}
     if RESUME:
-        wanted = [f"run_{number}" for number in numbers] if RESUME is True else [RESUME]
+        wanted = [f"run_{number}" for number in numbers] if RESUME is True else [str(RESUME)]
         saved = [runs / name for name in wanted if (runs / name / "checkpoint.pt").exists()]
         if not saved:
             raise SystemExit(f"RESUME = {RESUME!r}: there is no such checkpoint in {runs}.")
@@ -423,7 +423,7 @@ def settings():
 
 
 def write(path, save):
-    """Let save(file) write a file. It gets its name once it is whole, so a kill leaves no half."""
+    """Let save(file) write a file. It gets its name once it is whole. A kill leaves only a part."""
     part = path.with_name(f"part.{os.getpid()}.{path.name}")
     try:
         with open(part, "wb") as file:
@@ -432,7 +432,7 @@ def write(path, save):
     except (OSError, RuntimeError) as error:  # A full disk, or a file that another program holds.
         with contextlib.suppress(OSError):  # The drive itself may be lost.
             part.unlink()
-        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C within torch.save.
+        if isinstance(error.__context__, KeyboardInterrupt):  # torch.save hides a Ctrl-C.
             raise KeyboardInterrupt from None
         print(f"Cannot write {path}: {error}. The run goes on.", flush=True)
 
@@ -460,7 +460,7 @@ def show_progress(step, steps):
 
 
 def end_epoch(gan, images, folder, epoch, means, seconds):
-    """Print the row of an epoch, warn, and save the state. Draw, if it is a picture's turn."""
+    """Save the state, print the row of an epoch, and warn. Draw, if it is a picture's turn."""
     if not math.isfinite(sum(means)):
         raise SystemExit(f"Stopped: a loss in epoch {epoch} is not a finite number. Resuming would "
                          f"repeat it: lower LEARNING_RATE, and start anew.")
@@ -468,17 +468,17 @@ def end_epoch(gan, images, folder, epoch, means, seconds):
     gan.history.append(dict(zip(names, (epoch, *means, seconds, gan.made_with["data"]))))
     latents = sample_latents(64, random_stream("pictures", SEED), images.device)  # The same ones.
     gan.frames.append(generate(gan.average, latents))
-    print(f"{epoch:5d} {means[0]:8.4f} {means[1]:8.4f} {means[2]:7.3f} {means[3]:8.3f} "
-          f"{seconds:8.1f} {(EPOCHS - epoch) * seconds / 60:13.1f}", flush=True)
-    for warning in set(diagnose(gan, images)) - set(gan.warned):
-        gan.warned.append(warning)
-        print(f"Warning: {warning}", flush=True)
-    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # main() writes the last.
-        save_results(gan, images, folder)
+    new = [warning for warning in diagnose(gan, images) if warning not in gan.warned]
+    gan.warned += new
     state = {name: part.state_dict() if hasattr(part, "state_dict") else part
              for name, part in vars(gan).items()}
-    # The checkpoint comes last: after a kill before it, the epoch is trained and written again.
     write(folder / "checkpoint.pt", lambda file: torch.save(state, file))
+    # The row comes after the checkpoint, so what stands in the table is never trained again.
+    print(f"{epoch:5d} {means[0]:8.4f} {means[1]:8.4f} {means[2]:7.3f} {means[3]:8.3f} "
+          f"{seconds:8.1f} {(EPOCHS - epoch) * seconds / 60:13.1f}", flush=True)
+    print("".join(f"Warning: {warning}\n" for warning in new), end="", flush=True)
+    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # main() writes the last.
+        save_results(gan, images, folder)
 
 
 def save_results(gan, images, folder):
@@ -537,22 +537,22 @@ def draw_curves(history, title):
 def fetch_dataset(train):
     """Read DATASET. If it is missing, download it. If that fails, say so and return None."""
     reader, folder = getattr(torchvision.datasets, DATASET), Path(DATA_DIR).expanduser()
-    files = [folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources]
-    missing = not all(file.exists() for file in files)
+    files = {name: folder / DATASET / "raw" / Path(name).stem for name, _ in reader.resources}
+    missing = not all(file.exists() for file in files.values())
     try:
         if missing:
-            print(f"Download  {DATASET}, 12 to 31 MB, to {files[0].parent}", flush=True)
-            socket.setdefaulttimeout(15)  # It gives up after 15 seconds without an answer.
+            print(f"Download  {DATASET}, 12 to 31 MB, to {folder}", flush=True)
+            socket.setdefaulttimeout(15)  # Each try gives up after 15 seconds.
         return reader(folder, train=train, download=missing)
     except Exception as error:  # Downloads and damaged files fail in many ways.
         reason = " ".join((str(error) or repr(error)).split())[:300]
-    where = "\n".join(map(str, files))
+    where = "\n".join(f"{file}  from {reader.mirrors[0]}{name}" for name, file in files.items())
     if not missing:
-        raise SystemExit(f"One of these files is damaged ({reason}). Move them away, and the next "
-                         f"run downloads them again:\n{where}")
+        raise SystemExit(f"One of these files cannot be read ({reason}). If it is damaged, move it "
+                         f"away, and the next run downloads it again:\n{where}")
     print(f"{'=' * 98}\n{DATASET} IS NOT THERE AND CANNOT BE DOWNLOADED: {reason}\nDRAWN DIGITS "
-          f"take its place: results are not those of {DATASET}. To use it, get these files, packed\n"
-          f"or not, from {reader.mirrors[0]} and put them here:\n{where}\n{'=' * 98}", flush=True)
+          f"take its place: results are not those of {DATASET}.\nTo use it, put these files here, "
+          f"packed (.gz) or unpacked:\n{where}\n{'=' * 98}", flush=True)
 
 
 def draw_digits(count, seed=0):
@@ -607,4 +607,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. RESUME = True goes on after the last epoch whose checkpoint was written.")
+        print("\nStopped. The rows above are kept: RESUME = True goes on or writes newer pictures.")

@@ -31,15 +31,15 @@ DIFFER = {
     "BATCH_SIZE": (2, 2, 0, "BatchNorm needs two images"),
     "LEARNING_RATE": (2, None, None, "what suits the networks"),
     "RESUME": (0, 2, 2, "several checkpoints"),
-    "Generator": (42, 6, 44, "other networks"),
+    "Generator": (45, 6, 47, "other networks"),
     "Discriminator": (47, 7, 54, "other networks"),
-    "discriminator_loss": (7, None, None, "label_smoothing"),
+    "discriminator_loss": (10, None, None, "label_smoothing"),
     "r1_penalty": (5, None, None, "BatchNorm in D"),
     "sample_latents": (0, 10, 10, "the list of steps above it"),
     "discriminator_step": (9, None, None, "BatchNorm in D needs two passes"),
     "generator_step": (18, 10, 22, "feature_matching; any loss"),
     "train_step": (4, 34, 34, "feature_matching; critic steps, any penalty"),
-    "build_gan": (12, 24, 30, "ttur, historical_averaging; a loss and a seed"),
+    "build_gan": (13, 24, 29, "ttur, historical_averaging; a loss and a seed"),
     "train_epoch": (3, 22, 23, "BatchNorm needs two images; as many steps of G for each loss"),
     "train": (1, 17, 18, "BatchNorm's statistics; several trainings, a judge"),
     "diagnose": (7, None, None, "tricks"),
@@ -49,7 +49,7 @@ DIFFER = {
     "end_epoch": (0, 40, 40, "the judge measures"),
     "save_results": (7, 54, 59, "the studies; tables and figures of all losses"),
     "draw_curves": (2, None, None, "label_smoothing"),
-    "check_constants": (10, 5, 13, "other constants"),
+    "check_constants": (10, 7, 15, "other constants"),
 }
 
 # Lines up to main, which are the handout, and lines of the plumbing with the guard.

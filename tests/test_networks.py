@@ -90,7 +90,8 @@ def tutorial_d_discriminator():
 def conv_generator():
     """What [DCGAN, sec. 3] asks for: BatchNorm and ReLU everywhere but at the end, and a Tanh."""
     return nn.Sequential(
-        nn.Linear(100, 3136), nn.Unflatten(1, (64, 7, 7)), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Linear(100, 2048), nn.Unflatten(1, (128, 4, 4)), nn.BatchNorm2d(128), nn.ReLU(),
+        nn.ConvTranspose2d(128, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.ReLU(),
         nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.ConvTranspose2d(32, 1, 4, 2, 1), nn.Tanh(),
     )

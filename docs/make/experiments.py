@@ -103,26 +103,26 @@ LOSS_SEARCH = {
     "WGAN": [rates(5e-5), rates(5e-5, 1e-3), rates(1e-4, 1e-3), rates(2e-4, 1e-3)],
     "R3GAN": [rates(1e-3), rates(1e-3, r1=0.3, r2=0.3), rates(1e-3, r1=0.1, r2=0.1), rates(2e-3)],
     "WGAN-GP": [rates(1e-4), rates(5e-4), rates(1e-3), rates(1e-3, betas=(0.0, 0.99))]}
-SEARCHED = one_by_one(LEARNING_RATE=[1e-3, 2e-3, 3e-3, 4e-3], R1=[0.1, 0.3, 1],
-                      TRICKS=[["minibatch_stddev"]])
-SMALL, TALL = "nn.Linear(LATENT_DIM, 64 * 7 * 7),", "nn.Unflatten(1, (64, 7, 7)),"
-FIRST, SECOND = "nn.ConvTranspose2d(64, 32, 4", "nn.ConvTranspose2d(32, 1, 4"
-CONV_NETWORKS = {  # Other conv generators: more maps, or one layer more.
-    "96 and 48 maps": {
-        SMALL: "nn.Linear(LATENT_DIM, 96 * 7 * 7),", TALL: "nn.Unflatten(1, (96, 7, 7)),",
+SEARCHED = one_by_one(LEARNING_RATE=[1e-3, 3e-3], R1=[0.1, 1])
+CONV_NETWORKS = {  # Other conv generators: more maps, or one layer less or more.
+    "from 7 x 7": {
+        "nn.Linear(LATENT_DIM, 128 * 4 * 4),": "nn.Linear(LATENT_DIM, 64 * 7 * 7),",
+        "nn.Unflatten(1, (128, 4, 4)),": "nn.Unflatten(1, (64, 7, 7)),",
+        "                nn.BatchNorm2d(128),\n                nn.ReLU(),\n": "",
+        "                nn.ConvTranspose2d(128, 64, 3, stride=2, padding=1),": ""},
+    "192, 96 and 48 maps": {
+        "nn.Linear(LATENT_DIM, 128 * 4 * 4),": "nn.Linear(LATENT_DIM, 192 * 4 * 4),",
+        "nn.Unflatten(1, (128, 4, 4)),": "nn.Unflatten(1, (192, 4, 4)),",
+        "                nn.BatchNorm2d(128),": "                nn.BatchNorm2d(192),",
+        "nn.ConvTranspose2d(128, 64, 3,": "nn.ConvTranspose2d(192, 96, 3,",
         "                nn.BatchNorm2d(64),": "                nn.BatchNorm2d(96),",
-        FIRST: "nn.ConvTranspose2d(96, 48, 4", SECOND: "nn.ConvTranspose2d(48, 1, 4",
-        "nn.BatchNorm2d(32),": "nn.BatchNorm2d(48),"},
-    "from 4 x 4": {
-        SMALL: "nn.Linear(LATENT_DIM, 128 * 4 * 4),",
-        TALL: "nn.Unflatten(1, (128, 4, 4)), nn.BatchNorm2d(128), nn.ReLU(),"
-              " nn.ConvTranspose2d(128, 64, 3, stride=2, padding=1),"},
-    "3 x 3 at 7 x 7": {
-        FIRST: "nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(),\n"
-               "                nn.ConvTranspose2d(64, 32, 4"},
+        "nn.ConvTranspose2d(64, 32, 4": "nn.ConvTranspose2d(96, 48, 4",
+        "nn.BatchNorm2d(32),": "nn.BatchNorm2d(48),",
+        "nn.ConvTranspose2d(32, 1, 4": "nn.ConvTranspose2d(48, 1, 4"},
     "3 x 3 at 14 x 14": {
-        SECOND: "nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),\n"
-                "                nn.ConvTranspose2d(32, 1, 4"}}
+        "nn.ConvTranspose2d(32, 1, 4":
+            "nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),\n"
+            "                nn.ConvTranspose2d(32, 1, 4"}}
 SEARCH = {"epochs": 5, "seeds": [0], "search": True}
 # Each group: a script, its epochs (None: the script's own) and seeds, what "all" of its experiments
 # change, and what "each" does, which may also have another script, epochs or seeds. NAME: value
@@ -171,9 +171,9 @@ GROUPS = {
     "tricks_conv": {**TRICK, "all": {"GENERATOR": "conv"}, "each": SOME_TRICKS},
     "tricks_conv_no_r1": {**TRICK, "all": {"GENERATOR": "conv", "R1": 0}, "each": SOME_TRICKS},
     "gan_search": {**GAN, **SEARCH, "each": one_by_one(
-        LEARNING_RATE=[5e-4, 1e-3, 2e-3], R1=[0, 0.1, 0.3, 1], BATCH_SIZE=[32, 64, 128],
-        AVERAGE=[4, 8, 16])},
-    "dcgan_search": {**DCGAN, **SEARCH, "each": SEARCHED},
+        LEARNING_RATE=[5e-4, 2e-3], R1=[0, 0.1, 1], BATCH_SIZE=[32, 128], AVERAGE=[4, 16])},
+    "dcgan_search": {**DCGAN, **SEARCH, "each": {
+        **SEARCHED, "minibatch_stddev": {"TRICKS": ["minibatch_stddev"]}}},
     "conv_search": {**DCGAN, **SEARCH, "all": {"GENERATOR": "conv"}, "each": {
         **SEARCHED, **CONV_NETWORKS}},
     "losses_search": {**LOSSES, **SEARCH, "epochs": 4, "each": {
