@@ -113,7 +113,7 @@ LEARNING_RATE = 2e-3  # Adam's step size in both networks. Try 5e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because old gradients fit an
 # opponent that has changed since. In simple games, they drive both outwards. [Momentum]
 BETAS = (0.0, 0.99)
-R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 1.
+R1 = 1.0  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 3.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
@@ -310,7 +310,7 @@ def r1_penalty(discriminator, real_images):
     but not the gradients there. Without the penalty, these can be long at real images, so they push
     away even a G whose images are right. D corrects itself, G turns back, and the chase goes on.
     With the penalty, small enough steps near the goal let it die down. The paper's R1 is 10, for
-    larger images: with fewer pixels, the same R1 is stronger. 0.3 was found by trials.
+    larger images: with fewer pixels, the same R1 is stronger. Ours was found by trials.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]
@@ -513,7 +513,7 @@ def generate(generator, latents):
 def diagnose(gan, images):
     """Look for visible problems. Returns a sentence for each, which says what to change."""
     last, found = gan.history[-3:], []
-    cure = "Try another LEARNING_RATE, or TRICKS." if R1 else "Try R1 = 0.3."
+    cure = "Try another LEARNING_RATE, or TRICKS." if R1 else "Try R1 = 1."
     sure = 0.85 if "label_smoothing" in TRICKS else 0.95
     # With feature_matching, G does not even try to fool D.
     if "feature_matching" not in TRICKS and len(last) == 3 and all(

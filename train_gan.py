@@ -85,7 +85,7 @@ LEARNING_RATE = 1e-3  # Adam's step size in both networks. Try 2e-4 to 2e-3.
 # Adam's memory, of gradients and of their squares. The first is 0, because old gradients fit an
 # opponent that has changed since. In simple games, they drive both outwards. [Momentum]
 BETAS = (0.0, 0.99)
-R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 1.
+R1 = 0.3  # Strength of the penalty on D's gradient (section 6). 0: none. Try 0.1 to 3.
 AVERAGE = 8  # Results use a mean of G's weights: mainly the last 1/AVERAGE of steps. 0: no mean.
 DEVICE = "auto"  # An NVIDIA GPU if there is one, else the CPU. Or "cpu", "cuda", "cuda:1", "mps".
 SEED = 0  # The same seed gives the same run on the same machine. Another seed: other digits.
@@ -194,7 +194,7 @@ def r1_penalty(discriminator, real_images):
     but not the gradients there. Without the penalty, these can be long at real images, so they push
     away even a G whose images are right. D corrects itself, G turns back, and the chase goes on.
     With the penalty, small enough steps near the goal let it die down. The paper's R1 is 10, for
-    larger images: with fewer pixels, the same R1 is stronger. 0.3 was found by trials.
+    larger images: with fewer pixels, the same R1 is stronger. Ours was found by trials.
     """
     real_images = real_images.clone().requires_grad_()
     logits = discriminator(real_images)  # [B, 1]

@@ -103,7 +103,8 @@ LOSS_SEARCH = {
     "WGAN": [rates(5e-5), rates(5e-5, 1e-3), rates(1e-4, 1e-3), rates(2e-4, 1e-3)],
     "R3GAN": [rates(1e-3), rates(1e-3, r1=0.3, r2=0.3), rates(1e-3, r1=0.1, r2=0.1), rates(2e-3)],
     "WGAN-GP": [rates(1e-4), rates(5e-4), rates(1e-3), rates(1e-3, betas=(0.0, 0.99))]}
-SEARCHED = one_by_one(LEARNING_RATE=[1e-3, 3e-3], R1=[0.1, 1])
+SEARCHED = {**one_by_one(LEARNING_RATE=[1e-3, 3e-3], R1=[0.1, 1, 3]),
+            "R1 = 1, LEARNING_RATE = 0.003": {"R1": 1, "LEARNING_RATE": 3e-3}}
 CONV_NETWORKS = {  # Other conv generators: more maps, or one layer less or more.
     "from 7 x 7": {
         "nn.Linear(LATENT_DIM, 128 * 4 * 4),": "nn.Linear(LATENT_DIM, 64 * 7 * 7),",
@@ -155,7 +156,7 @@ GROUPS = {
     "lab_tasks": {**GAN, "each": {  # The numbers of the tasks in docs/lab.md.
         "1, 6: R1 = 0.3": {"seeds": range(5)}, "6: R1 = 0": {"seeds": range(5), "R1": 0},
         "2: tiny D": {"DISCRIMINATOR_HIDDEN": [16]}, "3: log(1 - D(G(z)))": SATURATING,
-        "4: R1 = 0.3": DCGAN, "4: R1 = 0": {**DCGAN, "R1": 0}}},
+        "4: R1 = 1": DCGAN, "4: R1 = 0": {**DCGAN, "R1": 0}}},
     "extensions": {**GAN, "epochs": None, "each": {
         "conditional": {"extension": "A conditional GAN", "seeds": [0, 1]}}},
     "cures_a": {**GAN, "epochs": 10, "all": A, "each": {

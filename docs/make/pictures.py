@@ -87,7 +87,7 @@ def gradient():
     real = train_dcgan_variant.load_images()[0][:64]  # Batches of 64, because D has BatchNorm.
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     figure.suptitle("What D tells G: the red pixels should become brighter, the blue ones darker")
-    for column, name in zip(figure.subplots(4, 2).T, ("4: R1 = 0.3", "4: R1 = 0")):
+    for column, name in zip(figure.subplots(4, 2).T, ("4: R1 = 1", "4: R1 = 0")):
         run = load(experiment("lab_tasks", name))
         discriminator = train_dcgan_variant.Discriminator()
         discriminator.load_state_dict(run["discriminator"])
@@ -136,7 +136,7 @@ def gan():
 
 def report():
     """The figure that docs/compare_runs.py makes of two runs, in fewer pixels."""
-    names = ["4: R1 = 0.3", "4: R1 = 0"]
+    names = ["4: R1 = 1", "4: R1 = 0"]
     runs = [compare_runs.read_run(experiment("lab_tasks", name)) for name in names]
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
