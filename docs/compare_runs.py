@@ -94,6 +94,7 @@ def main(arguments):
         figures = compare_losses.measure_digits(run.folder / "generated.npy")
         rows["real images"], *_, rows[name] = figures.values()
     table = compare_losses.figure_table({name: [found] for name, found in rows.items()})
+    table += "\nBy the judge of compare_losses.py: 10,000 digits of each, against 10,000 test images.\n"
     Path("compare_runs.md").write_text(table, encoding="utf-8")
     print(f"\n{table}\nFiles: compare_runs.png, compare_runs.pdf, compare_runs.md")
 
