@@ -498,7 +498,7 @@ def judge_recipe():
 
     "means": 0.25 makes the variance of the 32 means a quarter of that of the 64 features of shapes.
     With 0.5, the ranking of some GANs changed with the judge's seed. Without means, the judge
-    hardly saw specks. See docs/results.md.
+    hardly saw specks.
     """
     return {"seed": 243580376, "order": 2051556033, "rounds": 3, "batch": 128, "lr": 2e-3,
             "means": 0.25}
