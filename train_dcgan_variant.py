@@ -675,6 +675,8 @@ def end_epoch(gan, images, folder, epoch, means, seconds):
     gan.frames.append(generate(gan.average, latents))
     new = [warning for warning in diagnose(gan, images) if warning not in gan.warned]
     gan.warned += new
+    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # main() writes the last.
+        save_results(gan, images, folder)
     state = {name: part.state_dict() if hasattr(part, "state_dict") else part
              for name, part in vars(gan).items()}
     write(folder / "checkpoint.pt", lambda file: torch.save(state, file))
@@ -682,8 +684,6 @@ def end_epoch(gan, images, folder, epoch, means, seconds):
     print(f"{epoch:5d} {means[0]:8.4f} {means[1]:8.4f} {means[2]:7.3f} {means[3]:8.3f} "
           f"{seconds:8.1f} {(EPOCHS - epoch) * seconds / 60:13.1f}", flush=True)
     print("".join(f"Warning: {warning}\n" for warning in new), end="", flush=True)
-    if epoch < EPOCHS and (epoch == 1 or epoch % SAMPLE_EVERY == 0):  # main() writes the last.
-        save_results(gan, images, folder)
 
 
 def save_results(gan, images, folder):
