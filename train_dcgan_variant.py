@@ -84,7 +84,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 # Waiting threads of GNU's OpenMP give way sooner, so other programs slow the training down less.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import matplotlib
 import numpy as np
