@@ -2,7 +2,7 @@
 
 Run it:  python docs/make/benchmark.py speed     (Ten minutes on two idle cores.)
          python docs/make/benchmark.py busy      (The same.)
-         python docs/make/benchmark.py digits    (Two hours, the first five minutes on idle cores.)
+         python docs/make/benchmark.py digits    (One hour, the first minutes on idle cores.)
 
 All need MNIST in data/, and use the CPU. Each loop has a process of its own. They take turns of
 STEPS steps, so that whatever slows the machine down slows all of them.
@@ -15,7 +15,7 @@ busy    A step of each script on two cores: both idle, and then another program 
         this is Linux), with what tells the waiting threads of GNU's OpenMP when to give way.
 digits  How long the settings below train until there are digits: steps times the time of a step,
         which is measured first. Then the judge looks at 10,000 images every LOOK steps, later every
-        thirtieth part of the steps so far, and notes when all ten digits are drawn, and when the
+        fifteenth part of the steps so far, and notes when all ten digits are drawn, and when the
         distance is below each of MARKS, for LIMIT seconds at most. This needs no idle cores:
         WORKERS runs go on at the same time, with a thread each. Their rows stand in
         outputs/experiments/digits.csv, and are kept until the script's code changes.
@@ -48,7 +48,7 @@ STEPS = 100  # Steps of a loop in each of its turns. With few, a turn's cold sta
 ROUNDS = 4  # Turns of each loop, after one to warm up. More make the median surer.
 LOOK = 100  # Steps from one look of the judge to the next, at first.
 MARKS = [4.0, 2.0, 1.0]  # Distances: strokes, rough digits, digits.
-LIMIT = 400  # Seconds of training.
+LIMIT = 120  # Seconds of training.
 WORKERS = os.cpu_count()
 GOALS = ["ten digits", *(f"distance {mark}" for mark in MARKS)]
 LOCK = threading.Lock()
@@ -219,7 +219,7 @@ def steps_to(name, settings, seed, limit):
         nonlocal due
         if gan.step < due:
             return
-        due = gan.step + max(LOOK, gan.step // 30)
+        due = gan.step + max(LOOK, gan.step // 15)
         if hasattr(script, "renew_statistics"):
             script.renew_statistics(gan.average, 0, latents.device)
         images = script.generate(gan.average, latents).unsqueeze(1).float().div_(127.5).sub_(1)

@@ -95,6 +95,8 @@ NO_NORM = {'nn.Identity if "spectral_norm" in TRICKS else nn.BatchNorm2d': "nn.I
 TRICKS = {"none": {}, **{trick: {"TRICKS": [trick]} for trick in (
     "label_smoothing", "spectral_norm", "minibatch_stddev", "feature_matching",
     "historical_averaging", "ttur", "frequency_separation")}}
+PLAIN = {**DCGAN, "seeds": [0, 1]}
+NOISE = {**PLAIN, "extension": "A new trick", "TRICKS": ["instance_noise"]}
 SOME_TRICKS = {name: TRICKS[name] for name in ("none", "spectral_norm", "ttur")}
 ADAMS = [*(rates(rate, betas=(0.5, 0.999)) for rate in (5e-4, 1e-3, 2e-3)), rates(1e-3)]
 LOSS_SEARCH = {
@@ -157,7 +159,13 @@ GROUPS = {
         "2: tiny D": {"DISCRIMINATOR_HIDDEN": [16]}, "3: log(1 - D(G(z)))": SATURATING,
         "4: R1 = 1": DCGAN, "4: R1 = 0": {**DCGAN, "R1": 0}}},
     "extensions": {**GAN, "epochs": None, "each": {
-        "conditional": {"extension": "A conditional GAN", "seeds": [0, 1]}}},
+        "conditional": {"extension": "A conditional GAN", "seeds": [0, 1]},
+        **{f"{count:,} pictures": {  # What the diff does with a folder of the first images.
+            "images = dataset.data": f"images = dataset.data[:{count}].repeat({repeat}, 1, 1)"}
+           for count, repeat in ((500, 120), (5_000, 12))},
+        "noise": NOISE, "noise, R1 = 0": {**NOISE, "R1": 0},
+        "no noise": PLAIN, "no noise, R1 = 0": {**PLAIN, "R1": 0},
+        "Pearson": {**LOSSES, "seeds": [0, 1], "extension": "A new loss", "LOSSES": ["Pearson"]}}},
     "cures_a": {**GAN, "epochs": 10, "all": A, "each": {
         **CURES, "batch": {"BATCH_SIZE": 64}, "rate, R1": {**RATE, **R1},
         "rate, average": {**RATE, **MEAN}}},
@@ -207,6 +215,9 @@ def copy_of(group, name, seed):
         if re.fullmatch("[A-Z][A-Z_0-9]*", old):
             lines = re.findall(rf"(?m)^{old} = .*$", text)
             old, new = lines[0] if len(lines) == 1 else old, f"{old} = {new!r}"
+        if start.count(old) == 1:  # A diff may also change the docstring.
+            start = start.replace(old, new)
+            continue
         if text.count(old) != 1:
             raise SystemExit(f"{old!r} stands {text.count(old)} times in {plan['script']}.py")
         text = text.replace(old, new)
