@@ -194,7 +194,7 @@ GOOD = torch.linspace(-1, 1, 784).view(1, 1, 28, 28) * torch.tensor([1.0, -1.0])
 WRONG = {
     "bytes": GOOD.add(1).mul(127.5).byte(), "doubles": GOOD.double(), "no channel": GOOD[:, 0],
     "colours": GOOD.expand(2, 3, 28, 28), "32 x 32": torch.zeros(2, 1, 32, 32) - GOOD[0, 0, 0, 0],
-    "0 to 1": (GOOD + 1) / 2, "0 to 255": (GOOD + 1) * 127.5, "-2 to 2": GOOD * 2,
+    "0 to 1": (GOOD + 1) / 2, "0 to 255": (GOOD + 1) * 127.5, "-2 to 1": GOOD * 1.5 - 0.5,
     "alike": GOOD[:1].expand(9, -1, -1, -1), "black": -torch.ones(9, 1, 28, 28),
     "white": torch.ones(9, 1, 28, 28), "not a number": GOOD.index_fill(0, torch.tensor(1), np.nan),
     "an array": GOOD.numpy(),

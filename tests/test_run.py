@@ -411,7 +411,7 @@ def test_the_gif_stops_on_the_last_of_50_frames(count, kept, quick, tmp_path, mo
     with Image.open(tmp_path / f"samples_epoch_{count:03d}.png") as picture:
         assert picture.getpixel((2, 2)) == count
     with Image.open(tmp_path / "training.gif") as gif:
-        assert gif.n_frames == len(kept)
+        assert gif.n_frames == len(kept) and gif.size == (4, 4), "half as wide and high"
         for place, epoch in enumerate(kept):
             gif.seek(place)
             assert gif.convert("L").getpixel((2, 2)) == epoch, "time runs forwards"
