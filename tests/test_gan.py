@@ -85,9 +85,8 @@ def test_networks_keep_the_shapes_and_the_range_of_images(script, rng, count):
     gan.generator.train(count > 1), gan.discriminator.train(count > 1)  # BatchNorm needs two.
     images = fakes(script, gan, count, rng)
     logits = gan.discriminator(images)
-    assert images.shape == (count, 1, 28, 28) and images.dtype == torch.float32
-    assert logits.shape == (count, 1) and logits.dtype == torch.float32
-    assert images.abs().max() <= 1
+    assert images.shape == (count, 1, 28, 28) and logits.shape == (count, 1)
+    assert images.dtype == logits.dtype == torch.float32 and images.abs().max() <= 1
 
 
 def test_with_large_weights_images_stay_in_range_and_logits_do_not(script, images, rng):

@@ -226,8 +226,8 @@ def test_precision_and_recall_tell_fidelity_from_variety():
     # Radii of 10, 9, 8 and 10. The last lies apart, so fakes that are far from all look real.
     some = column(0, 1, 2, 10)
     other = column(-10, -10.5, 20.5, 19.5)  # One is 10 from 0, one 9.5 from 10.
-    assert precision_and_recall(some, other)[0] == 0.5
-    assert precision_and_recall(other, some)[1] == 0.5
+    assert precision_and_recall(some, other)[0] == precision_and_recall(other, some)[1] == 0.5
+    assert precision_and_recall(torch.arange(5001)[:, None] // 5000, column(1, 1, 1, 1))[0] == 0
     assert precision_and_recall(column(0, 0, 0, 0, 10), column(-1, -2, -3, 5))[0] == 0.25
 
 
