@@ -205,7 +205,7 @@ class Loss:
 
 
 # Every loss by its name. To add one, add an entry here, and its name to LOSSES. Rates and penalties
-# come from a search, with as many trials for each loss: docs/results.md.
+# come from a search, with as many trials for each loss (R3GAN has R3GAN-lazy's): docs/results.md.
 LOSS_TABLE = {
     # [GAN, eq. 1; sec. 3 for G], P = sigmoid(score). softplus(-score) is -log P without a log(0).
     #   D: -log P(x) - log(1 - P(G(z)))        G: -log P(G(z))
